@@ -1,0 +1,8 @@
+"""Our own ResNet backbone for Detectron2. Importing the package registers its builders (MODEL.BACKBONE.NAME)."""
+
+from resnet_det.config import add_resnet_det_config
+from resnet_det.modeling import ResNet
+
+__version__ = "0.1.0"
+
+__all__ = ["ResNet", "__version__", "add_resnet_det_config"]

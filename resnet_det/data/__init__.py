@@ -1,0 +1,15 @@
+"""Data sets: own ones in COCO format, their checks, and the demo data. Importing this room registers the demo's names."""
+
+from resnet_det.data.check import check_coco, read_coco_json
+from resnet_det.data.demo import make_demo_data
+from resnet_det.data.register import count_classes, prepare_dataset, register_cfg_datasets, register_coco
+
+__all__ = [
+    "check_coco",
+    "count_classes",
+    "make_demo_data",
+    "prepare_dataset",
+    "read_coco_json",
+    "register_cfg_datasets",
+    "register_coco",
+]

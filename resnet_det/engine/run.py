@@ -1,0 +1,40 @@
+"""What tools/train_net.py does in each process: train, or evaluate."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.engine import default_setup
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from detectron2.utils.logger import setup_logger
+
+from resnet_det.engine.startup import setup_cfg
+from resnet_det.engine.trainer import Trainer
+from resnet_det.evaluation import write_results
+
+
+def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
+    """Train, or with ``--eval-only`` evaluate, what ``args`` describe (see ``build_train_parser``).
+
+    Returns:
+        Evaluation results, 0 to 100, also in OUTPUT_DIR/results.json; None in other processes than the first.
+    """
+    setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    cfg = setup_cfg(args)
+    default_setup(cfg, args)
+    setup_logger(cfg.OUTPUT_DIR, name="resnet_det", distributed_rank=comm.get_rank())
+    if not args.eval_only:
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=args.resume)
+        return trainer.train()
+    model = Trainer.build_model(cfg)
+    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    results = Trainer.test(cfg, model)
+    if not comm.is_main_process():
+        return None
+    write_results(results, cfg.OUTPUT_DIR)
+    verify_results(cfg, results)
+    return results

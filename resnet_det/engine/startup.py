@@ -1,0 +1,169 @@
+"""From the command line to a checked, frozen config."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import CfgNode, get_cfg
+from detectron2.engine import default_argument_parser
+
+from resnet_det.config import add_resnet_det_config, check_cfg
+from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
+from resnet_det.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+DETECTRON2_NUM_CLASSES = 80  # its default: a config does not tell it from a value that was set
+
+TRAIN_EPILOG = """
+Examples:
+  the demo, from nothing:       {prog} --config-file configs/demo/mask_rcnn_R_18_FPN.yaml
+  COCO on 8 GPUs:               {prog} --config-file configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml --num-gpus 8
+  the same with torchrun:       torchrun --nproc-per-node 8 {prog} --config-file ...
+  own data in COCO format:      {prog} --config-file ... --train-data train.json images/ --test-data val.json images/
+  another depth:                {prog} --config-file ... MODEL.RESNETS.DEPTH 18
+  evaluation alone:             {prog} --config-file output/config.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+"""
+
+
+def build_train_parser() -> argparse.ArgumentParser:
+    """Detectron2's own flags, and two for own data."""
+    parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
+    for split in ("train", "test"):
+        parser.add_argument(
+            f"--{split}-data",
+            nargs=2,
+            metavar=("ANNOTATIONS", "IMAGES"),
+            help=f"own data to {split} on: a COCO annotation file and the folder of its images",
+        )
+    return parser
+
+
+def setup_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config of ``args``: defaults, our keys, ``--config-file``, the command line, data sets; checked and frozen.
+
+    Raises:
+        InputError: something in it cannot work; all problems found are listed.
+    """
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    if args.config_file:
+        merge_file(cfg, args.config_file)
+    merge_opts(cfg, args.opts or [])
+    for split in ("train", "test"):
+        if getattr(args, f"{split}_data", None):
+            use_own_data(cfg, split, *getattr(args, f"{split}_data"))
+    fall_back_to_cpu(cfg)
+    problems = check_cfg(cfg)
+    if problems:
+        raise InputError.from_problems(args.config_file or "config", problems)
+    register_cfg_datasets(cfg)
+    check_output_dir(cfg.OUTPUT_DIR)
+    train_names = () if getattr(args, "eval_only", False) else cfg.DATASETS.TRAIN
+    for name in dict.fromkeys((*train_names, *cfg.DATASETS.TEST)):
+        prepare_dataset(name)
+    set_num_classes(cfg, [*train_names, *cfg.DATASETS.TEST])
+    cfg.freeze()
+    return cfg
+
+
+def merge_file(cfg: CfgNode, path: str) -> None:
+    """Merge a yaml file into ``cfg``.
+
+    Raises:
+        InputError: it is missing, is no yaml, or has a key or value that no config has.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"--config-file {path}: no such file")
+    try:
+        cfg.merge_from_file(path)
+    except (KeyError, ValueError, AssertionError) as error:
+        raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
+    except Exception as error:
+        if type(error).__module__.startswith("yaml"):
+            raise InputError(f"{path}: not a yaml file: {error}") from None
+        raise
+
+
+def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
+    """Merge KEY VALUE pairs into ``cfg``.
+
+    Raises:
+        InputError: a key or value that no config has.
+    """
+    if len(opts) % 2:
+        raise InputError(f"command line: KEY VALUE pairs expected, got {' '.join(opts)!r} (flags stand before them)")
+    for key, value in zip(opts[::2], opts[1::2], strict=True):
+        try:
+            cfg.merge_from_list([key, value])
+        except (KeyError, ValueError, AssertionError) as error:
+            raise InputError(f"command line: {key} {value}: {explain_merge_error(cfg, error, key)}") from None
+
+
+def explain_merge_error(cfg: CfgNode, error: Exception, key: str = "") -> str:
+    """What yacs says of a wrong key or value, in one sentence, with the key that was probably meant."""
+    text = str(error.args[0] if error.args else error)
+    if "Non-existent" not in text:
+        return text
+    key = key or text.split(":")[-1].strip()
+    meant = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
+    return f"there is no key {key}" + (f"; did you mean {meant[0]}?" if meant else "")
+
+
+def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    keys = []
+    for key, value in cfg.items():
+        keys += _all_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
+    return keys
+
+
+def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: str) -> None:
+    """Let DATASETS.TRAIN or DATASETS.TEST be one own set, named after its annotation file."""
+    name = Path(annotation_file).stem
+    entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
+    cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
+    cfg.DATASETS[split.upper()] = (name,)
+
+
+def set_num_classes(cfg: CfgNode, names: list[str]) -> None:
+    """Take the number of classes from the data.
+
+    Raises:
+        InputError: NUM_CLASSES was set to something else.
+    """
+    num_classes = count_classes(names)
+    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    configured = cfg.MODEL[node].NUM_CLASSES
+    if num_classes in (None, configured):
+        return
+    if configured != DETECTRON2_NUM_CLASSES:
+        raise InputError(f"MODEL.{node}.NUM_CLASSES is {configured}, but {', '.join(names)} have {num_classes} classes")
+    cfg.MODEL[node].NUM_CLASSES = num_classes
+    logger.info("MODEL.%s.NUM_CLASSES set to %d, as many as the data have", node, num_classes)
+
+
+def fall_back_to_cpu(cfg: CfgNode) -> None:
+    """Set MODEL.DEVICE to "cpu" where there is no CUDA."""
+    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("MODEL.DEVICE is %r, but torch finds no CUDA device: using the CPU", cfg.MODEL.DEVICE)
+        cfg.MODEL.DEVICE = "cpu"
+
+
+def check_output_dir(path: str) -> None:
+    """Make OUTPUT_DIR.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"OUTPUT_DIR {path}: {error.strerror}") from None
+    if not os.access(path, os.W_OK):
+        raise InputError(f"OUTPUT_DIR {path}: no permission to write there")

@@ -1,0 +1,70 @@
+"""Which evaluators a data set needs, and where results go."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
+
+from resnet_det.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
+    """The evaluators for the format of a data set; they write to ``output_folder`` (OUTPUT_DIR/inference if not given).
+
+    Raises:
+        InputError: there are none for that format.
+    """
+    folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+    kind = MetadataCatalog.get(dataset_name).evaluator_type
+    if kind == "pascal_voc":
+        return PascalVOCDetectionEvaluator(dataset_name)
+    if kind == "lvis":
+        return LVISEvaluator(dataset_name, output_dir=folder)
+    evaluators: list[DatasetEvaluator] = []
+    if kind in ("coco", "coco_panoptic_seg"):
+        sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
+        evaluators.append(COCOEvaluator(dataset_name, output_dir=folder, kpt_oks_sigmas=sigmas))
+    if kind in ("sem_seg", "coco_panoptic_seg"):
+        evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
+    if kind == "coco_panoptic_seg":
+        if importlib.util.find_spec("panopticapi"):
+            evaluators.append(COCOPanopticEvaluator(dataset_name, folder))
+        else:
+            logger.warning("Panoptic quality is not evaluated: panopticapi is not installed (it is not on the package index)")
+    if not evaluators:
+        raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
+    return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
+    """Write evaluation results (0 to 100) to ``output_dir``/results.json; what could not be computed (NaN) becomes null."""
+    path = Path(output_dir, "results.json")
+    path.write_text(json.dumps(_without_nan(results), indent=2) + "\n", encoding="utf-8")
+    return path
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    value = float(value)
+    return value if math.isfinite(value) else None

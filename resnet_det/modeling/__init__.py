@@ -1,0 +1,17 @@
+"""ResNet backbones and pyramids. Importing this room registers the builders with Detectron2."""
+
+from resnet_det.modeling.build import (
+    build_resnet_det_backbone,
+    build_resnet_det_fpn_backbone,
+    build_retinanet_resnet_det_fpn_backbone,
+)
+from resnet_det.modeling.pyramid import make_fpn
+from resnet_det.modeling.resnet import ResNet
+
+__all__ = [
+    "ResNet",
+    "build_resnet_det_backbone",
+    "build_resnet_det_fpn_backbone",
+    "build_retinanet_resnet_det_fpn_backbone",
+    "make_fpn",
+]

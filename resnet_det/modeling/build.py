@@ -1,0 +1,46 @@
+"""From a config to modules: the only modeling file that reads cfg. Importing it registers the builders with Detectron2."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import BACKBONE_REGISTRY
+from detectron2.modeling.backbone.fpn import FPN
+
+from resnet_det.config import read_resnet_spec
+from resnet_det.modeling.pyramid import make_fpn
+from resnet_det.modeling.resnet import ResNet
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_det_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+    """The ResNet that MODEL.RESNETS describes, with ``input_shape.channels`` input channels.
+
+    Raises:
+        ValueError: a key has a value that no ResNet can have.
+    """
+    return ResNet(read_resnet_spec(cfg, in_channels=input_shape.channels))
+
+
+@BACKBONE_REGISTRY.register()
+def build_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p2 .. p5 and a pooled p6, for R-CNNs."""
+    return _build_fpn(cfg, input_shape, top_block="max_pool")
+
+
+@BACKBONE_REGISTRY.register()
+def build_retinanet_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p3 .. p5, and p6 and p7 computed from res5, for RetinaNet."""
+    return _build_fpn(cfg, input_shape, top_block="p6p7")
+
+
+def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, *, top_block: str) -> FPN:
+    fpn = cfg.MODEL.FPN
+    return make_fpn(
+        build_resnet_det_backbone(cfg, input_shape),
+        fpn.IN_FEATURES,
+        out_channels=fpn.OUT_CHANNELS,
+        norm=fpn.NORM,
+        fuse_type=fpn.FUSE_TYPE,
+        top_block=top_block,
+    )

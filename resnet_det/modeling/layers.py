@@ -1,0 +1,95 @@
+"""The unit every ResNet here is built of: a convolution with its normalisation and its activation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import CNNBlockBase
+from torch import nn
+from torchvision.ops import deform_conv2d
+
+from resnet_det.modeling.norms import make_norm
+from resnet_det.specs import DeformSpec
+
+
+class ConvNormAct(nn.Conv2d):
+    """Convolution without bias, then ``norm``, then ``activation``, each of the last two optional.
+
+    The padding keeps the resolution at stride 1. State: ``weight``, and ``norm.*`` where there is a norm (Detectron2's names).
+
+    Shapes:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)) for odd kernels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: str | Callable = "",
+        activation: Callable[[torch.Tensor], torch.Tensor] | None = F.relu_,
+    ) -> None:
+        padding = dilation * (kernel_size // 2)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        self.norm = make_norm(norm, out_channels)
+        self.activation = activation
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.normalise(self._conv_forward(x, self.weight, self.bias))
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """What follows the convolution."""
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+
+class DeformConvNormAct(ConvNormAct):
+    """:class:`ConvNormAct` that samples where ``offsets`` say (arXiv 1703.06211; with a mask 1811.11168).
+
+    torchvision's operator is used: unlike Detectron2's it needs no compiled extension and has a backward pass on the CPU.
+    """
+
+    def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        x = deform_conv2d(x, offsets, self.weight, None, self.stride, self.padding, self.dilation, mask)
+        return self.normalise(x)
+
+
+class OffsetConv(nn.Conv2d):
+    """Predicts the offsets of a 3x3 deformable convolution (Detectron2's ``conv2_offset``); zero at the start."""
+
+    def __init__(self, in_channels: int, deform: DeformSpec, *, stride: int, dilation: int) -> None:
+        channels = (27 if deform.modulated else 18) * deform.num_groups
+        super().__init__(in_channels, channels, 3, stride, dilation, dilation)
+        self.modulated = deform.modulated
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Offsets (N, 18 * groups, H, W) in pixels of the input and, if modulated, a mask (N, 9 * groups, H, W) in 0..1."""
+        out = super().forward(x)
+        if not self.modulated:
+            return out, None
+        offsets, mask = out.tensor_split([out.shape[1] // 3 * 2], dim=1)
+        return offsets, mask.sigmoid()
+
+
+class Stem(CNNBlockBase):
+    """7x7 convolution of stride 2, then 3x3 max pooling of stride 2 (arXiv 1512.03385, table 1).
+
+    Shapes:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / 4), ceil(W / 4)).
+    """
+
+    def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: str | Callable = "BN") -> None:
+        super().__init__(in_channels, out_channels, 4)
+        self.conv1 = ConvNormAct(in_channels, out_channels, 7, stride=2, norm=norm)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)
