@@ -1,4 +1,4 @@
-"""The keys that resnet_det adds to a Detectron2 config, what a config says about the ResNet, and what can be wrong with it."""
+"""The keys that resnet_det adds to a Detectron2 config, what they say about the ResNet, and what can be wrong."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 from resnet_det.errors import InputError
 from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, find_depth
 
-AMP_DTYPES = ("float16", "bfloat16", "auto")
+TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW")}
 
 PLAIN_BACKBONE = "build_resnet_det_backbone"
 FPN_BACKBONE = "build_resnet_det_fpn_backbone"
@@ -20,15 +20,18 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults = CfgNode()
     defaults.RESNET_DET = CfgNode()
 
-    # Own data sets in COCO format: a list of [name, annotation file, image folder]. The names can then stand in DATASETS.TRAIN and
-    # DATASETS.TEST; class names and the number of classes are taken from the annotation file.
+    # Own data sets in COCO format: a list of [name, annotation file, image folder]. The names can then stand in
+    # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
 
-    # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this machine, else
-    # float32). Both work on CUDA and on the CPU.
+    # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this
+    # machine, else float32). Both work on CUDA and on the CPU.
     defaults.RESNET_DET.TRAIN = CfgNode()
     defaults.RESNET_DET.TRAIN.AMP_DTYPE = "float16"
+
+    # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
+    defaults.RESNET_DET.TRAIN.OPTIMIZER = "SGD"
 
     _add_missing(cfg, defaults)
 
@@ -78,15 +81,18 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetS
 def _res2_out_channels(resnets: CfgNode, block: str) -> int:
     """MODEL.RESNETS.RES2_OUT_CHANNELS, which follows the depth: nobody has to set it.
 
-    Detectron2's default is 256, and a config does not tell a default from a value that was set: with basic blocks 256 means unset.
+    Detectron2's default is 256, and a config does not tell a default from a value that was set: with basic blocks 256
+    means unset.
     """
     channels, expected = resnets.RES2_OUT_CHANNELS, 64 * BLOCK_EXPANSION[block]
     if block == "basic" and channels not in (64, 256):
-        raise ValueError(f"RES2_OUT_CHANNELS is {channels}, but depths {depths_of(block)} have {expected}; leave the key out")
+        raise ValueError(
+            f"RES2_OUT_CHANNELS is {channels}, but depths {depths_of(block)} have {expected}; leave the key out"
+        )
     if block == "bottleneck" and channels == 64:
         raise ValueError(
-            f"RES2_OUT_CHANNELS is 64, which belongs to depths {depths_of('basic')}; depth {resnets.DEPTH} has {expected}; "
-            "leave the key out"
+            f"RES2_OUT_CHANNELS is 64, which belongs to depths {depths_of('basic')}; "
+            f"depth {resnets.DEPTH} has {expected}; leave the key out"
         )
     return expected if block == "basic" else channels
 
@@ -104,7 +110,7 @@ def backbone_outputs(cfg: CfgNode) -> list[str] | None:
 
 
 def check_cfg(cfg: CfgNode) -> list[str]:
-    """Everything in ``cfg`` that would fail later on, each with the key and what would be right. Data are not looked at."""
+    """Everything in ``cfg`` that would fail later on, each with its key and what would be right; not the data."""
     problems = []
     model = cfg.MODEL
     for key, name, registry in (
@@ -114,8 +120,11 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         if name not in registry:
             choices = ", ".join(sorted(known for known, _ in registry))
             problems.append(f"{key} is {name!r}; choose one of {choices}")
-    if cfg.RESNET_DET.TRAIN.AMP_DTYPE not in AMP_DTYPES:
-        problems.append(f"RESNET_DET.TRAIN.AMP_DTYPE is {cfg.RESNET_DET.TRAIN.AMP_DTYPE!r}; choose one of {', '.join(AMP_DTYPES)}")
+    for key, choices in TRAIN_CHOICES.items():
+        if cfg.RESNET_DET.TRAIN[key] not in choices:
+            problems.append(
+                f"RESNET_DET.TRAIN.{key} is {cfg.RESNET_DET.TRAIN[key]!r}; choose one of {', '.join(choices)}"
+            )
     outputs = backbone_outputs(cfg)
     if outputs is None:
         return problems
@@ -124,7 +133,9 @@ def check_cfg(cfg: CfgNode) -> list[str]:
     except InputError as error:
         problems.append(str(error))
     if model.BACKBONE.NAME != PLAIN_BACKBONE:
-        problems += _not_among("MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES, "MODEL.RESNETS.OUT_FEATURES")
+        problems += _not_among(
+            "MODEL.FPN.IN_FEATURES", model.FPN.IN_FEATURES, model.RESNETS.OUT_FEATURES, "MODEL.RESNETS.OUT_FEATURES"
+        )
     for key, names in _features_used(cfg).items():
         problems += _not_among(key, names, outputs, f"the outputs of {model.BACKBONE.NAME}")
     return problems

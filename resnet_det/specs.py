@@ -1,4 +1,4 @@
-"""What a ResNet is made of, in plain values: the table of depths, and the specs from which modules are built. No torch here."""
+"""What a ResNet is made of, in plain values: the table of depths, and specs that modules are built from. No torch."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def find_depth(depth: int) -> DepthSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class DeformSpec:
-    """Deformable convolution in place of a block's 3x3 convolution: v1 (arXiv 1703.06211), or v2 with ``modulated`` (1811.11168)."""
+    """Deformable convolution in a block: v1 (arXiv 1703.06211), or with ``modulated`` v2 (arXiv 1811.11168)."""
 
     modulated: bool = False
     num_groups: int = 1
@@ -75,13 +75,16 @@ class ResNetSpec:
         stage_blocks: number of blocks of res2, res3, res4, res5.
         in_channels: channels of the input image.
         stem_out_channels: channels of the stem, which every depth feeds into res2.
-        res2_out_channels: output channels of res2; each later stage has twice as many. None: 64, or 256 with bottlenecks.
-        num_groups, width_per_group: groups of the 3x3 convolutions and their channels in res2 (ResNeXt, arXiv 1611.05431).
-        stride_in_1x1: bottlenecks stride in the first 1x1 convolution (MSRA's weights) instead of the 3x3 (torchvision's).
+        res2_out_channels: output channels of res2; each later stage has twice as many. None: 64, or 256 with
+        bottlenecks.
+        num_groups, width_per_group: groups of the 3x3 convolutions and their channels in res2 (ResNeXt, arXiv
+        1611.05431).
+        stride_in_1x1: bottlenecks stride in the first 1x1 convolution (MSRA's weights) instead of the 3x3
+        (torchvision's).
         norm: a name out of ``NORM_NAMES``, or a callable from a channel count to a module.
         dilations: of each stage's 3x3 convolutions. A dilated stage keeps its resolution (arXiv 1606.00915).
         deform_stages: which of res2 to res5 use deformable convolution, and ``deform``: of which kind.
-        out_features: names of the outputs, out of "stem", "res2" .. "res5". Stages behind the last of them are not built.
+        out_features: names of the outputs, out of "stem", "res2" .. "res5". Stages behind the last are not built.
         freeze_at: 1 freezes the stem, 2 also res2, ... 5 all.
     """
 
@@ -146,7 +149,10 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         values = getattr(spec, name)
         require(len(values) == 4, f"{name} is {list(values)}; give four values, for res2 to res5")
     for name in ("stage_blocks", "dilations"):
-        require(all(value >= 1 for value in getattr(spec, name)), f"{name} is {list(getattr(spec, name))}; each must be at least 1")
+        require(
+            all(value >= 1 for value in getattr(spec, name)),
+            f"{name} is {list(getattr(spec, name))}; each must be at least 1",
+        )
     for name in ("in_channels", "stem_out_channels", "num_groups", "width_per_group"):
         require(getattr(spec, name) >= 1, f"{name} is {getattr(spec, name)}; it must be at least 1")
     require(0 <= spec.freeze_at <= 5, f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to 5 (stem and res2 to res5)")
@@ -158,8 +164,8 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
     if spec.block == "basic":
         require(
             spec.num_groups == 1 and spec.width_per_group == 64,
-            f"basic blocks (depths {depths_of('basic')}) have num_groups 1 and width_per_group 64, not {spec.num_groups} and "
-            f"{spec.width_per_group}",
+            f"basic blocks (depths {depths_of('basic')}) have num_groups 1 and width_per_group 64, "
+            f"not {spec.num_groups} and {spec.width_per_group}",
         )
     return problems
 

@@ -1,9 +1,12 @@
 #!/usr/bin/env python
 """Put Detectron2 into the environment of the Python that runs this script.
 
-Detectron2 is not on the package index and has had no release since 2021. This script takes, in this order, the first that
-can be had: the Detectron2 that is installed already and works; upstream at a pinned commit, compiled here; the Python files of
-v0.5 from the package index, edited to run on today's NumPy, Pillow, setuptools and torch (detectron2_v05.toml lists each edit).
+Detectron2 is not on the package index and has had no release since 2021. This script takes, in this order, the first
+that
+can be had: the Detectron2 that is installed already and works; upstream at a pinned commit, compiled here; the Python
+files of
+v0.5 from the package index, edited to run on today's NumPy, Pillow, setuptools and torch (detectron2_v05.toml lists
+each edit).
 """
 
 from __future__ import annotations
@@ -44,7 +47,8 @@ cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.OUT_FEATURES = "build_resnet_fpn_back
 cfg.MODEL.FPN.IN_FEATURES = cfg.MODEL.RESNETS.OUT_FEATURES
 cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
 cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256]]
-cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD.NAME, cfg.MODEL.ROI_BOX_HEAD.NUM_FC = "StandardROIHeads", "FastRCNNConvFCHead", 1
+cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD.NAME = "StandardROIHeads", "FastRCNNConvFCHead"
+cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
 with torch.no_grad():
     build_model(cfg).eval()([{"image": torch.zeros(3, 64, 64)}])
 try:
@@ -77,9 +81,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         default="auto",
-        help="auto (default): the order above | upstream: the pinned commit | pypi: the edited v0.5 | PATH: a checkout of upstream",
+        help="auto (default): the order above | upstream: the pinned commit | pypi: the edited v0.5 | PATH: a checkout",
     )
-    parser.add_argument("--sdist", type=Path, metavar="FILE", help="the v0.5 source archive, where the package index lacks it")
+    parser.add_argument(
+        "--sdist", type=Path, metavar="FILE", help="the v0.5 source archive, where the package index lacks it"
+    )
     return parser
 
 
@@ -101,12 +107,13 @@ def install(source: str, sdist: Path | None) -> None:
             reason = why_not_upstream()
             if reason is None:
                 try:
-                    return install_upstream()
+                    install_upstream()
+                    return
                 except InstallError as error:
                     reason = str(error)
             print(
                 f"{reason}\nUsing the Python-only Detectron2 0.5 from the package index. Not available with it: rotated boxes, "
-                "deformable convolution in Detectron2's own layers beyond v1 on CPU, panoptic evaluation."
+                "Detectron2's own deformable convolution v2 (and v1 on CUDA), panoptic evaluation."
             )
             install_v05(None)
     elif source == "upstream":
@@ -143,7 +150,9 @@ def detectron2_works() -> dict | None:
 def report() -> int:
     found = detectron2_works()
     if found is None:
-        raise InstallError(f"Detectron2 was installed, but does not work here. See: {sys.executable} -c 'import detectron2.engine'")
+        raise InstallError(
+            f"Detectron2 was installed, but does not work here. See: {sys.executable} -c 'import detectron2.engine'"
+        )
     kind = "with its compiled operators" if found["compiled"] else "Python only"
     print(f"Detectron2 {found['version']} ({kind}): {found['path']}")
     return 0
@@ -156,7 +165,9 @@ def why_not_upstream() -> str | None:
         return "Upstream Detectron2 is not built: no git."
     try:
         command = ["git", "-c", "core.askPass=", "ls-remote", UPSTREAM_URL, "HEAD"]
-        subprocess.run(command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=UPSTREAM_TIMEOUT_S)
+        subprocess.run(
+            command, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=UPSTREAM_TIMEOUT_S
+        )
     except subprocess.TimeoutExpired:
         return f"Upstream Detectron2 is not reached: no answer within {UPSTREAM_TIMEOUT_S} s."
     except subprocess.CalledProcessError as error:
@@ -171,11 +182,20 @@ def install_upstream() -> None:
 def install_checkout(checkout: Path) -> None:
     """Build a copy of ``checkout``, so that nothing is written into it."""
     if not (checkout / "detectron2" / "__init__.py").is_file() or not (checkout / "setup.py").is_file():
-        raise InstallError(f"--source {checkout}: not a checkout of Detectron2 (needs setup.py and detectron2/__init__.py).")
+        raise InstallError(
+            f"--source {checkout}: not a checkout of Detectron2 (needs setup.py and detectron2/__init__.py)."
+        )
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder, "detectron2")
         shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns(".git", "build", "*.egg-info", "*.so"))
-        pip(f"Building {checkout} failed.", "install", "--force-reinstall", "--no-deps", "--no-build-isolation", str(copy))
+        pip(
+            f"Building {checkout} failed.",
+            "install",
+            "--force-reinstall",
+            "--no-deps",
+            "--no-build-isolation",
+            str(copy),
+        )
         pip(f"The dependencies of {checkout} cannot be had.", "install", "--no-build-isolation", str(copy))
 
 
@@ -192,7 +212,16 @@ def install_v05(sdist: Path | None) -> None:
         root = next(path for path in work.iterdir() if path.is_dir())
         apply_edits(root / "detectron2", rules)
         write_build_files(root, rules)
-        pip("Building Detectron2 0.5 failed.", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(work), str(root))
+        pip(
+            "Building Detectron2 0.5 failed.",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(work),
+            str(root),
+        )
         wheel = next(work.glob("*.whl"))
         pip("Installing Detectron2 0.5 failed.", "install", "-q", "--force-reinstall", "--no-deps", str(wheel))
         pip("The dependencies of Detectron2 0.5 cannot be had.", "install", "-q", str(wheel))
@@ -206,7 +235,7 @@ def fetch_sdist(sdist: dict, folder: Path) -> Path:
     run = python("-m", "pip", "download", *options, "-r", str(requirement), "-d", str(folder))
     if run.returncode:
         raise InstallError(
-            f"Could not get {sdist['name']} {sdist['version']} from the package index (pip 26.3 and later refuse it: use pip 26.2). "
+            f"Could not get {sdist['name']} {sdist['version']} from the package index (it takes pip < 26.3). "
             f"Give it with --sdist FILE (sha256 {sdist['sha256']}).\n{tail(run, 4)}"
         )
     return next(folder.glob("*.tar.gz"))
@@ -256,7 +285,7 @@ build-backend = "setuptools.build_meta"
 [project]
 name = "detectron2"
 version = "{rules["sdist"]["version"]}+pure.{rules["revision"]}"
-description = "Detectron2 v{rules["sdist"]["version"]} without compiled operators, edited by resnet_det to run on current libraries"
+description = "Detectron2 v{rules["sdist"]["version"]} without compiled operators, edited to run on current libraries"
 license = "Apache-2.0"
 license-files = ["LICENSE"]
 dependencies = {json.dumps(rules["wheel"]["dependencies"])}

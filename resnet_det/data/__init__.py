@@ -1,4 +1,4 @@
-"""Data sets: own ones in COCO format, their checks, and the demo data. Importing this room registers the demo's names."""
+"""Data sets: own ones in COCO format, their checks, and the demo data, whose names are registered on import."""
 
 from resnet_det.data.check import check_coco, read_coco_json
 from resnet_det.data.demo import make_demo_data

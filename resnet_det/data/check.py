@@ -21,7 +21,9 @@ def read_coco_json(annotation_file: str | os.PathLike[str]) -> dict[str, Any]:
     """
     path = Path(annotation_file)
     if not path.is_file():
-        raise InputError(f"{path}: no such annotation file (folder {'exists' if path.parent.is_dir() else 'is missing, too'})")
+        raise InputError(
+            f"{path}: no such annotation file (folder {'exists' if path.parent.is_dir() else 'is missing, too'})"
+        )
     try:
         content = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -34,7 +36,7 @@ def read_coco_json(annotation_file: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str]) -> list[str]:
-    """Problems of a COCO data set that would stop a training run or falsify it: the content, and whether the images are there."""
+    """Problems of a COCO data set that would stop a training run or falsify it, missing images among them."""
     problems = []
     if not content["images"]:
         problems.append("it has no images")
@@ -44,13 +46,25 @@ def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str]) ->
     category_ids = {category.get("id") for category in content["categories"]}
     annotations = content["annotations"]
     for what, wrong in (
-        ("images without id, file_name, height or width", _lacking(content["images"], "id", "file_name", "height", "width")),
-        ("annotations without id, image_id, category_id or bbox", _lacking(annotations, "id", "image_id", "category_id", "bbox")),
+        (
+            "images without id, file_name, height or width",
+            _lacking(content["images"], "id", "file_name", "height", "width"),
+        ),
+        (
+            "annotations without id, image_id, category_id or bbox",
+            _lacking(annotations, "id", "image_id", "category_id", "bbox"),
+        ),
         ("annotations of unknown image_id", (a["id"] for a in annotations if a.get("image_id", None) not in image_ids)),
-        ("annotations of unknown category_id", (a["id"] for a in annotations if a.get("category_id") not in category_ids)),
+        (
+            "annotations of unknown category_id",
+            (a["id"] for a in annotations if a.get("category_id") not in category_ids),
+        ),
         ("annotations with an id used before", _repeated(a.get("id") for a in annotations)),
         ("images with an id used before", _repeated(image.get("id") for image in content["images"])),
-        ("annotations whose bbox is not [x, y, width, height]", (a["id"] for a in annotations if not _is_box(a.get("bbox")))),
+        (
+            "annotations whose bbox is not [x, y, width, height]",
+            (a["id"] for a in annotations if not _is_box(a.get("bbox"))),
+        ),
     ):
         examples = list(wrong)
         if examples:
@@ -72,7 +86,11 @@ def check_images(content: dict[str, Any], image_folder: str | os.PathLike[str]) 
 
 
 def _lacking(items: list[dict], *keys: str) -> Iterable[str]:
-    return (str(item.get("id", f"number {index}")) for index, item in enumerate(items) if not all(key in item for key in keys))
+    return (
+        str(item.get("id", f"number {index}"))
+        for index, item in enumerate(items)
+        if not all(key in item for key in keys)
+    )
 
 
 def _repeated(ids: Iterable[Any]) -> Iterable[Any]:

@@ -1,8 +1,11 @@
 """The demo data: turned and overlapping shapes on textured backgrounds, in COCO format, made here in seconds.
 
-Everything is drawn with whole numbers from a frozen random stream and stored uncompressed (BMP), so the files are the same to the
-byte on every machine. Objects are 16 to 160 pixels; annotations cover what is visible of them. A few clusters of small shapes are
-crowd regions with run-length masks. ``keypoints_*.json`` holds the classes with keypoints alone, as COCO's person files do.
+Everything is drawn with whole numbers from a frozen random stream and stored uncompressed (BMP), so the files are the
+same to the
+byte on every machine. Objects are 16 to 160 pixels; annotations cover what is visible of them. A few clusters of
+small shapes are
+crowd regions with run-length masks. ``keypoints_*.json`` holds the classes with keypoints alone, as COCO's person
+files do.
 """
 
 from __future__ import annotations
@@ -17,12 +20,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_det.data.shapes import KEYPOINT_NAMES, SHAPES, UNITS_PER_PX, Shape, coverage, place, polygon_area, trace
+from resnet_det.data.shapes import (
+    KEYPOINT_NAMES,
+    SHAPES,
+    UNITS_PER_PX,
+    Shape,
+    coverage,
+    outline_area_px,
+    place,
+    polygon_area,
+    trace,
+)
 
 SPLITS = {"train": (480, 11), "val": (80, 12)}  # number of images, seed
 SIDE_RANGE_PX = (176, 256)
 DIAMETERS_PX = (16, 18, 20, 23, 25, 28, 32, 36, 40, 45, 51, 57, 64, 72, 81, 91, 102, 114, 128, 144, 160)
-MAX_OBJECTS = 6
+OBJECTS_RANGE = (3, 10)
+MAX_TURN_DEGREES = 40
 CROWD_EVERY = 24  # images
 CROWD_SIZE = 12  # shapes
 MIN_VISIBLE_SHARE = 50  # percent of a shape that must stay visible
@@ -33,8 +47,8 @@ MIN_COLOUR_DISTANCE = 120  # sum over the three channels
 def make_demo_data(folder: str | os.PathLike[str]) -> Path:
     """Write the demo data to ``folder`` unless they are there: ``train/``, ``val/`` and ``annotations/``.
 
-    The files are written beside ``folder`` and moved there at the end, so that several processes may ask for them at once and an
-    interrupted call leaves nothing half done.
+    The files are written beside ``folder`` and moved there at the end, so that several processes may ask for them at
+    once and an interrupted call leaves nothing half done.
 
     Returns:
         ``folder``.
@@ -69,7 +83,7 @@ def write_split(folder: Path, split: str, num_images: int, seed: int) -> None:
         scene = Scene(random, height, width)
         if image_id % CROWD_EVERY == 0:
             scene.add_crowd()
-        for _ in range(random.randint(1, MAX_OBJECTS + 1)):
+        for _ in range(random.randint(OBJECTS_RANGE[0], OBJECTS_RANGE[1] + 1)):
             scene.add_object()
         file_name = f"{image_id:06d}.bmp"
         Image.fromarray(scene.pixels.astype(np.uint8)).save(folder / split / file_name)
@@ -88,7 +102,7 @@ class Scene:
 
     def __init__(self, random: np.random.RandomState, height: int, width: int) -> None:
         self.random, self.height, self.width = random, height, width
-        self.pixels = self._texture(self._colour(), height, width, contrast=60)
+        self.pixels = self._texture(self._colour(), height, width, contrast=50)
         self.objects: list[dict] = []
 
     def annotations(self) -> list[dict]:
@@ -114,22 +128,22 @@ class Scene:
         return int(self.random.randint(0, self.width)), int(self.random.randint(0, self.height))
 
     def _place(self, shape: Shape, centre_px: tuple[int, int], radius_px: int) -> tuple[Shape, np.ndarray, np.ndarray]:
-        degree = int(self.random.randint(360))
+        degree = int(self.random.randint(-MAX_TURN_DEGREES, MAX_TURN_DEGREES + 1))
         outline = place(shape.outline, centre_px, radius_px, degree)
         keypoints = place(shape.keypoints or ((0, 0),), centre_px, radius_px, degree)
         return shape, outline, keypoints
 
     def _draw(self, placed: list[tuple[Shape, np.ndarray, np.ndarray]], *, is_crowd: bool) -> bool:
-        """Draw the shapes over what is there, unless they would be too small or hide too much of another; tells which."""
+        """Draw the shapes over what is there, unless they would be too small or hide too much; tells which."""
         alpha = np.zeros((self.height, self.width), dtype=np.int32)
         for _, outline, _ in placed:
             alpha = np.maximum(alpha, coverage(outline, self.height, self.width))
         mask = alpha >= 2
-        if mask.sum() < MIN_VISIBLE_PIXELS:
+        pixels = int(mask.sum()) if is_crowd else outline_area_px(placed[0][1])
+        if _hides_too_much(mask, pixels) or any(
+            _hides_too_much(item["visible"] & ~mask, item["pixels"]) for item in self.objects
+        ):
             return False
-        for item in self.objects:
-            if (item["visible"] & ~mask).sum() * 100 < item["pixels"] * MIN_VISIBLE_SHARE:
-                return False
         for item in self.objects:
             item["visible"] &= ~mask
         window = _window(alpha > 0)
@@ -138,7 +152,7 @@ class Scene:
         behind += (self._texture(colour, *alpha.shape[:2], contrast=30) - behind) * alpha // 4
         shape, _, keypoints = placed[0]
         self.objects.append(
-            {"shape": shape, "visible": mask, "pixels": int(mask.sum()), "keypoints": keypoints, "is_crowd": is_crowd}
+            {"shape": shape, "visible": mask, "pixels": pixels, "keypoints": keypoints, "is_crowd": is_crowd}
         )
         return True
 
@@ -159,7 +173,7 @@ class Scene:
         return np.clip(noise + colour.astype(np.int32), 0, 255)
 
     def _noise(self, cell: int, height: int, width: int, contrast: int) -> np.ndarray:
-        """Random values at the corners of cells of ``cell`` pixels, and linear between them: (height, width, 3) int32."""
+        """Random values at the corners of cells of ``cell`` pixels, linear in between: (height, width, 3) int32."""
         size = (height // cell + 2, width // cell + 2, 3)
         grid = self.random.randint(-contrast, contrast + 1, size=size).astype(np.int32)
         for axis, length in enumerate((height, width)):
@@ -193,6 +207,12 @@ class Scene:
         if not (0 <= x < self.width and 0 <= y < self.height):
             return 0, 0, 0
         return x, y, 2 if visible[y, x] else 1
+
+
+def _hides_too_much(visible: np.ndarray, pixels: int) -> bool:
+    """Whether too little is visible of an object that has ``pixels`` as a whole."""
+    count = int(visible.sum())
+    return count < MIN_VISIBLE_PIXELS or count * 100 < pixels * MIN_VISIBLE_SHARE
 
 
 def _window(mask: np.ndarray) -> tuple[slice, slice]:

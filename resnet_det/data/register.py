@@ -29,7 +29,9 @@ def register_coco(name: str, annotation_file: str, image_folder: str) -> None:
         known = MetadataCatalog.get(name)
         if (known.get("json_file"), known.get("image_root")) == (annotation_file, image_folder):
             return
-        raise InputError(f"RESNET_DET.DATA.COCO: the name {name!r} is taken by {known.get('json_file') or 'another data set'}")
+        raise InputError(
+            f"RESNET_DET.DATA.COCO: the name {name!r} is taken by {known.get('json_file') or 'another data set'}"
+        )
     DatasetCatalog.register(name, lambda: load_coco_json(annotation_file, image_folder, name))
     MetadataCatalog.get(name).set(json_file=annotation_file, image_root=image_folder, evaluator_type="coco")
 
@@ -47,15 +49,19 @@ def register_cfg_datasets(cfg: CfgNode) -> None:
 
 
 def register_demo_datasets() -> None:
-    """Register ``resnet_det_demo_train`` and ``_val``, and the same with keypoints (``resnet_det_demo_keypoints_train``, ...)."""
+    """Register ``resnet_det_demo_{train,val}`` and, with keypoints, ``resnet_det_demo_keypoints_{train,val}``."""
     folder = Path(os.getenv("DETECTRON2_DATASETS", "datasets"), DEMO_FOLDER)
     for split in SPLITS:
-        for kind, name in (("instances", f"resnet_det_demo_{split}"), ("keypoints", f"resnet_det_demo_keypoints_{split}")):
+        for kind, name in (
+            ("instances", f"resnet_det_demo_{split}"),
+            ("keypoints", f"resnet_det_demo_keypoints_{split}"),
+        ):
             register_coco(name, str(folder / "annotations" / f"{kind}_{split}.json"), str(folder / split))
 
 
 def prepare_dataset(name: str) -> None:
-    """Check a COCO-format data set and take its class and keypoint names into Detectron2's metadata; make the demo data if needed.
+    """Check a COCO-format data set and take its class and keypoint names into Detectron2's metadata; make the demo
+    data if needed.
 
     Data sets of other formats are left to Detectron2.
 
@@ -76,7 +82,9 @@ def prepare_dataset(name: str) -> None:
     categories = sorted(content["categories"], key=lambda category: category["id"])
     names = [category["name"] for category in categories]
     if metadata.get("thing_classes", names) != names:
-        raise InputError(f"{metadata.json_file}: the classes are {names}, but those of {name} are {metadata.thing_classes}")
+        raise InputError(
+            f"{metadata.json_file}: the classes are {names}, but those of {name} are {metadata.thing_classes}"
+        )
     metadata.thing_classes = names
     keypoint_names = categories[0].get("keypoints")
     if keypoint_names and metadata.get("keypoint_names") is None:

@@ -1,7 +1,7 @@
 """Shapes in whole numbers: outlines, rotation, filling and tracing, with the same result on every machine.
 
-Floating-point sine, image libraries and their contour finders differ in the last bit between machines and versions; integers do
-not. Outlines are lists of (x, y) in units of 1/``UNITS_PER_PX`` pixel, y downwards.
+Floating-point sine, image libraries and their contour finders differ in the last bit between machines and versions;
+integers do not. Outlines are lists of (x, y) in units of 1/``UNITS_PER_PX`` pixel, y downwards.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SIN = [round(math.sin(math.radians(degree)) * 4096) for degree in range(TURN)]
 
 @dataclass(frozen=True)
 class Shape:
-    """A class of the demo data: its outline, and its keypoints or none, both within a circle of radius 1000 about (0, 0)."""
+    """A class of the demo data: its outline and keypoints, if any, within a circle of radius 1000 about (0, 0)."""
 
     name: str
     outline: tuple[tuple[int, int], ...]
@@ -53,7 +53,8 @@ SHAPES = (
     ),
     Shape(
         "fish",
-        ((0, -1000), (380, -720), (500, -300), (400, 100), (150, 450), (600, 950), (0, 780), (-600, 950), (-150, 450), (-400, 100),
+        ((0, -1000), (380, -720), (500, -300), (400, 100), (150, 450), (600, 950), (0, 780), (-600, 950), (-150, 450),
+        (-400, 100),
          (-500, -300), (-380, -720)),
         ((0, -850), (-420, -300), (420, -300), (0, 680)),
     ),
@@ -68,8 +69,14 @@ def place(points: tuple[tuple[int, int], ...], centre_px: tuple[int, int], radiu
     return turned * (radius_px * UNITS_PER_PX) // (1000 * 4096) + np.asarray(centre_px, dtype=np.int64) * UNITS_PER_PX
 
 
+def outline_area_px(outline: np.ndarray) -> int:
+    """Area of an (n, 2) outline in pixels."""
+    (x, y), (next_x, next_y) = outline.T, np.roll(outline, -1, axis=0).T
+    return abs(int((x * next_y - next_x * y).sum())) // (2 * UNITS_PER_PX**2)
+
+
 def coverage(outline: np.ndarray, height: int, width: int) -> np.ndarray:
-    """How many of the four sample points of each pixel lie within ``outline`` (even-odd rule): (height, width) int32, 0 to 4."""
+    """How many of each pixel's four sample points lie within ``outline`` (even-odd): (height, width) int32, 0 to 4."""
     covered = np.zeros((height, width), dtype=np.int32)
     low = np.clip(outline.min(axis=0) // UNITS_PER_PX, 0, (width, height)).tolist()
     high = np.clip(outline.max(axis=0) // UNITS_PER_PX + 1, 0, (width, height)).tolist()
@@ -88,9 +95,11 @@ def coverage(outline: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def trace(mask: np.ndarray) -> list[list[int]]:
-    """Polygons [x0, y0, x1, y1, ...] in pixels along the outer borders of ``mask``, one for each connected part; holes are left out.
+    """Polygons [x0, y0, x1, y1, ...] in pixels along the outer borders of ``mask``, one for each connected part;
+    holes are left out.
 
-    The borders run between pixels, with the mask on their right-hand side, so a polygon has exactly the pixels of its part.
+    The borders run between pixels, with the mask on their right-hand side, so a polygon has exactly the pixels of its
+    part.
     """
     padded = np.pad(mask.astype(bool), 1)
     here, above, left = padded[1:, 1:], padded[:-1, 1:], padded[1:, :-1]
@@ -119,7 +128,7 @@ def polygon_area(polygon: list[int]) -> int:
 
 
 def _follow(steps: dict[tuple[int, int], list[tuple[int, int]]]) -> list[tuple[int, int]]:
-    """Take one closed border out of ``steps``: its corners. Where two borders touch, turn right, which keeps them apart."""
+    """Take one closed border out of ``steps``: its corners. Turning right where borders touch keeps them apart."""
     start = next(iter(steps))
     path = [(start, steps[start][0])]
     while True:

@@ -1,8 +1,19 @@
-"""From a command line to a trained and evaluated detector."""
+"""From a command line to a trained and evaluated detector, and to pictures of what it finds."""
 
 from resnet_det.engine.launch import launch
+from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.run import train_or_evaluate
 from resnet_det.engine.startup import build_train_parser, setup_cfg
 from resnet_det.engine.trainer import Trainer
+from resnet_det.engine.visualize import build_visualize_parser, visualize
 
-__all__ = ["Trainer", "build_train_parser", "launch", "setup_cfg", "train_or_evaluate"]
+__all__ = [
+    "Predictor",
+    "Trainer",
+    "build_train_parser",
+    "build_visualize_parser",
+    "launch",
+    "setup_cfg",
+    "train_or_evaluate",
+    "visualize",
+]

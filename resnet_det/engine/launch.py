@@ -16,7 +16,8 @@ from resnet_det.errors import InputError
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
-    """Run ``main(args)`` in every process of the job: torchrun's, if it started this one, else ``--num-gpus`` per machine.
+    """Run ``main(args)`` in every process of the job: torchrun's, if it started this one, else ``--num-gpus`` per
+    machine.
 
     Without CUDA, ``--num-gpus`` is a number of CPU processes.
 
@@ -43,7 +44,9 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
     has_gpu = torch.cuda.is_available()
     if has_gpu:
         if torch.cuda.device_count() < local_size:
-            raise InputError(f"torchrun --nproc-per-node {local_size}: this machine has {torch.cuda.device_count()} GPUs")
+            raise InputError(
+                f"torchrun --nproc-per-node {local_size}: this machine has {torch.cuda.device_count()} GPUs"
+            )
         torch.cuda.set_device(local_rank)
     dist.init_process_group("nccl" if has_gpu else "gloo")
     try:

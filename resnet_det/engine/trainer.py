@@ -18,13 +18,16 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from resnet_det.engine.precision import choose_amp_dtype
+from resnet_det.engine.solver import build_optimizer
 from resnet_det.evaluation import build_evaluator, write_results
 
 
 class TrainStep(SimpleTrainer):
-    """One iteration: a batch, its losses, a backward pass and a step of the optimizer; in mixed precision on any device."""
+    """One iteration: a batch, its losses, a backward pass and an optimizer step; in mixed precision on any device."""
 
-    def __init__(self, model: nn.Module, data_loader: Any, optimizer: torch.optim.Optimizer, amp_dtype: torch.dtype | None) -> None:
+    def __init__(
+        self, model: nn.Module, data_loader: Any, optimizer: torch.optim.Optimizer, amp_dtype: torch.dtype | None
+    ) -> None:
         super().__init__(model, data_loader, optimizer)
         self.amp_dtype = amp_dtype
         self.device_type = next(model.parameters()).device.type
@@ -81,8 +84,8 @@ class Trainer(DefaultTrainer):
         """Train to SOLVER.MAX_ITER and evaluate.
 
         Returns:
-            The results of the last evaluation, 0 to 100, which are also written to OUTPUT_DIR/results.json; None in other
-            processes than the first.
+            The results of the last evaluation, 0 to 100, which are also written to OUTPUT_DIR/results.json; None in
+            other processes than the first.
         """
         TrainerBase.train(self, self.start_iter, self.max_iter)
         results = getattr(self, "_last_eval_results", None)
@@ -98,6 +101,10 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:

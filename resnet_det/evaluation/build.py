@@ -50,14 +50,16 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         if importlib.util.find_spec("panopticapi"):
             evaluators.append(COCOPanopticEvaluator(dataset_name, folder))
         else:
-            logger.warning("Panoptic quality is not evaluated: panopticapi is not installed (it is not on the package index)")
+            logger.warning(
+                "Panoptic quality is not evaluated: panopticapi is not installed (it is not on the package index)"
+            )
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
 
 
 def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
-    """Write evaluation results (0 to 100) to ``output_dir``/results.json; what could not be computed (NaN) becomes null."""
+    """Write evaluation results (0 to 100) to ``output_dir``/results.json; what was not computed (NaN) is null there."""
     path = Path(output_dir, "results.json")
     path.write_text(json.dumps(_without_nan(results), indent=2) + "\n", encoding="utf-8")
     return path

@@ -15,7 +15,8 @@ from resnet_det.specs import BlockSpec
 class ResidualBlock(CNNBlockBase):
     """What all blocks share: the shortcut, the 3x3 convolution that may be deformable, and the sum.
 
-    A subclass builds its convolutions, in Detectron2's order and under its names, and says in :meth:`residual` what F(x) is.
+    A subclass builds its convolutions, in Detectron2's order and under its names, and says in :meth:`residual` what
+    F(x) is.
 
     Shapes:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
@@ -31,7 +32,7 @@ class ResidualBlock(CNNBlockBase):
             )
 
     def add_spatial_conv(self, name: str, spec: BlockSpec, in_channels: int, channels: int, stride: int) -> None:
-        """Add a 3x3 convolution called ``name``; a deformable one brings ``<name>_offset``, which predicts where it samples."""
+        """Add a 3x3 convolution ``name``; a deformable one brings ``<name>_offset``, which says where it samples."""
         conv_class = ConvNormAct
         if spec.deform is not None:
             conv_class = DeformConvNormAct
@@ -82,7 +83,7 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3 and 1x1 convolutions, as in ResNet-50 and deeper (arXiv 1512.03385, figure 5, right; groups: 1611.05431)."""
+    """1x1, 3x3, 1x1 convolutions, as in ResNet-50 and deeper (arXiv 1512.03385, figure 5; groups: 1611.05431)."""
 
     def __init__(self, spec: BlockSpec) -> None:
         super().__init__(spec)

@@ -1,4 +1,4 @@
-"""From a config to modules: the only modeling file that reads cfg. Importing it registers the builders with Detectron2."""
+"""From a config to modules: the only modeling file that reads cfg. On import it registers its builders."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
 
 @BACKBONE_REGISTRY.register()
 def build_retinanet_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
-    """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p3 .. p5, and p6 and p7 computed from res5, for RetinaNet."""
+    """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p3 .. p5, and p6, p7 computed from res5 (RetinaNet)."""
     return _build_fpn(cfg, input_shape, top_block="p6p7")
 
 

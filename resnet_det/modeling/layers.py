@@ -17,7 +17,8 @@ from resnet_det.specs import DeformSpec
 class ConvNormAct(nn.Conv2d):
     """Convolution without bias, then ``norm``, then ``activation``, each of the last two optional.
 
-    The padding keeps the resolution at stride 1. State: ``weight``, and ``norm.*`` where there is a norm (Detectron2's names).
+    The padding keeps the resolution at stride 1. State: ``weight``, and ``norm.*`` where there is a norm
+    (Detectron2's names).
 
     Shapes:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)) for odd kernels.
@@ -53,7 +54,8 @@ class ConvNormAct(nn.Conv2d):
 class DeformConvNormAct(ConvNormAct):
     """:class:`ConvNormAct` that samples where ``offsets`` say (arXiv 1703.06211; with a mask 1811.11168).
 
-    torchvision's operator is used: unlike Detectron2's it needs no compiled extension and has a backward pass on the CPU.
+    torchvision's operator is used: unlike Detectron2's it needs no compiled extension and has a backward pass on the
+    CPU.
     """
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -72,7 +74,7 @@ class OffsetConv(nn.Conv2d):
         nn.init.zeros_(self.bias)
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Offsets (N, 18 * groups, H, W) in pixels of the input and, if modulated, a mask (N, 9 * groups, H, W) in 0..1."""
+        """Offsets (N, 18 * groups, H, W) in input pixels and, if modulated, a mask (N, 9 * groups, H, W) in 0..1."""
         out = super().forward(x)
         if not self.modulated:
             return out, None

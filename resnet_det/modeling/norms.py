@@ -11,7 +11,8 @@ from torch import nn
 
 
 class LayerNorm(nn.Module):
-    """Layer normalisation over the channels at each position of an (N, C, H, W) tensor (arXiv 1607.06450), as in Detectron2 main.
+    """Layer normalisation over the channels at each position of an (N, C, H, W) tensor (arXiv 1607.06450), as in
+    Detectron2 main.
 
     Detectron2 v0.5 has none, which is why it stands here. State: ``weight`` and ``bias`` of shape (C,).
     """
@@ -23,7 +24,9 @@ class LayerNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(
+            0, 3, 1, 2
+        )
 
 
 def make_norm(norm: str | Callable[[int], nn.Module] | None, channels: int) -> nn.Module | None:

@@ -28,8 +28,8 @@ def make_fpn(
         out_channels: channels of every level.
         norm: normalisation of the lateral and output convolutions.
         fuse_type: "sum" or "avg" of a lateral feature and the level above.
-        top_block: "max_pool" adds p6 by subsampling p5, the last level (Faster and Mask R-CNN); "p6p7" adds p6 and p7 by strided
-            convolutions of res5 (RetinaNet, arXiv 1708.02002, section 4).
+        top_block: "max_pool" adds p6 by subsampling p5, the last level (Faster and Mask R-CNN); "p6p7" adds p6 and
+            p7 by strided convolutions of res5 (RetinaNet, arXiv 1708.02002, section 4).
 
     Raises:
         ValueError: an argument is not among its choices, or the backbone has no such feature.

@@ -16,8 +16,8 @@ from resnet_det.specs import ResNetSpec
 class ResNet(Backbone):
     """A ResNet (arXiv 1512.03385) built from its spec: ``stem``, then the stages ``res2`` .. ``res5``.
 
-    Stages are ordinary submodules and are looked up by name at each call, so replacing one (``net.res5 = ...``) takes effect.
-    State names and shapes are those of Detectron2's ResNet.
+    Stages are ordinary submodules and are looked up by name at each call, so replacing one (``net.res5 = ...``) takes
+    effect. State names and shapes are those of Detectron2's ResNet.
     """
 
     def __init__(self, spec: ResNetSpec) -> None:
