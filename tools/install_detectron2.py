@@ -42,13 +42,6 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 cfg = get_cfg()
 cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
-cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
-cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.OUT_FEATURES = "build_resnet_fpn_backbone", ["res2", "res3", "res4", "res5"]
-cfg.MODEL.FPN.IN_FEATURES = cfg.MODEL.RESNETS.OUT_FEATURES
-cfg.MODEL.RPN.IN_FEATURES = cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
-cfg.MODEL.ANCHOR_GENERATOR.SIZES = [[32], [64], [128], [256]]
-cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD.NAME = "StandardROIHeads", "FastRCNNConvFCHead"
-cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
 with torch.no_grad():
     build_model(cfg).eval()([{"image": torch.zeros(3, 64, 64)}])
 try:
@@ -112,8 +105,8 @@ def install(source: str, sdist: Path | None) -> None:
                 except InstallError as error:
                     reason = str(error)
             print(
-                f"{reason}\nUsing the Python-only Detectron2 0.5 from the package index. Not available with it: rotated boxes, "
-                "Detectron2's own deformable convolution v2 (and v1 on CUDA), panoptic evaluation."
+                f"{reason}\nUsing the Python-only Detectron2 0.5 from the package index. Not available with it: "
+                "rotated boxes, Detectron2's own deformable convolution v2 (and v1 on CUDA), panoptic evaluation."
             )
             install_v05(None)
     elif source == "upstream":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,12 @@ def read_coco_json(annotation_file: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str]) -> list[str]:
-    """Problems of a COCO data set that would stop a training run or falsify it, missing images among them."""
+def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], needed: Sequence[str] = ()) -> list[str]:
+    """Problems of a COCO data set that would stop a training run or falsify it, missing images among them.
+
+    Args:
+        needed: what each annotation must have besides its box, such as "segmentation".
+    """
     problems = []
     if not content["images"]:
         problems.append("it has no images")
@@ -69,6 +73,13 @@ def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str]) ->
         examples = list(wrong)
         if examples:
             problems.append(f"{len(examples)} {what} (such as {_name(examples)})")
+    for key in needed:
+        lacking = list(_lacking(annotations, key))
+        if lacking:
+            problems.append(
+                f"{len(lacking)} of {len(annotations)} annotations have no {key} (such as {_name(lacking)}), which "
+                f"MODEL.{'MASK' if key == 'segmentation' else 'KEYPOINT'}_ON asks for"
+            )
     return problems or check_images(content, image_folder)
 
 

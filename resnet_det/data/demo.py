@@ -41,7 +41,7 @@ CROWD_EVERY = 24  # images
 CROWD_SIZE = 12  # shapes
 MIN_VISIBLE_SHARE = 50  # percent of a shape that must stay visible
 MIN_VISIBLE_PIXELS = 40
-MIN_COLOUR_DISTANCE = 120  # sum over the three channels
+MIN_COLOUR_DISTANCE = 150  # sum over the three channels
 
 
 def make_demo_data(folder: str | os.PathLike[str]) -> Path:
@@ -102,7 +102,7 @@ class Scene:
 
     def __init__(self, random: np.random.RandomState, height: int, width: int) -> None:
         self.random, self.height, self.width = random, height, width
-        self.pixels = self._texture(self._colour(), height, width, contrast=50)
+        self.pixels = self._texture(self._colour(), height, width, contrast=40)
         self.objects: list[dict] = []
 
     def annotations(self) -> list[dict]:
@@ -149,7 +149,7 @@ class Scene:
         window = _window(alpha > 0)
         behind, alpha = self.pixels[window], alpha[window][:, :, None]
         colour = self._colour(away_from=self.pixels[mask].sum(axis=0) // mask.sum())
-        behind += (self._texture(colour, *alpha.shape[:2], contrast=30) - behind) * alpha // 4
+        behind += (self._texture(colour, *alpha.shape[:2], contrast=25) - behind) * alpha // 4
         shape, _, keypoints = placed[0]
         self.objects.append(
             {"shape": shape, "visible": mask, "pixels": pixels, "keypoints": keypoints, "is_crowd": is_crowd}

@@ -59,11 +59,13 @@ def register_demo_datasets() -> None:
             register_coco(name, str(folder / "annotations" / f"{kind}_{split}.json"), str(folder / split))
 
 
-def prepare_dataset(name: str) -> None:
-    """Check a COCO-format data set and take its class and keypoint names into Detectron2's metadata; make the demo
-    data if needed.
+def prepare_dataset(name: str, *, needed: Sequence[str] = ()) -> None:
+    """Check a COCO-format data set and take its class and keypoint names into Detectron2's metadata.
 
-    Data sets of other formats are left to Detectron2.
+    The demo data are made if they are not there; data sets of other formats are left to Detectron2.
+
+    Args:
+        needed: what each annotation must have besides its box, such as "segmentation".
 
     Raises:
         InputError: no data set has that name, or its files have problems; all of them are listed.
@@ -76,7 +78,7 @@ def prepare_dataset(name: str) -> None:
     if name.startswith("resnet_det_demo_"):
         make_demo_data(Path(metadata.json_file).parent.parent)
     content = read_coco_json(metadata.json_file)
-    problems = check_coco(content, metadata.image_root)
+    problems = check_coco(content, metadata.image_root, needed)
     if problems:
         raise InputError.from_problems(f"data set {name} ({metadata.json_file})", problems)
     categories = sorted(content["categories"], key=lambda category: category["id"])

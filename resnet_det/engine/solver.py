@@ -21,5 +21,5 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
-    optimizer = torch.optim.AdamW(params, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, foreach=True)
+    optimizer = torch.optim.AdamW(params, solver.BASE_LR, weight_decay=solver.WEIGHT_DECAY, fused=True)
     return maybe_add_gradient_clipping(cfg, optimizer)

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+import yaml
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser
 
@@ -66,9 +67,10 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     register_cfg_datasets(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
     train_names = () if getattr(args, "eval_only", False) else cfg.DATASETS.TRAIN
-    for name in dict.fromkeys((*train_names, *cfg.DATASETS.TEST)):
-        prepare_dataset(name)
-    set_num_classes(cfg, [*train_names, *cfg.DATASETS.TEST])
+    names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
+    for name in names:
+        prepare_dataset(name, needed=needed_annotations(cfg))
+    set_num_classes(cfg, names)
     cfg.freeze()
     return cfg
 
@@ -85,10 +87,8 @@ def merge_file(cfg: CfgNode, path: str) -> None:
         cfg.merge_from_file(path)
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
-    except Exception as error:
-        if type(error).__module__.startswith("yaml"):
-            raise InputError(f"{path}: not a yaml file: {error}") from None
-        raise
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a yaml file with the sections of a config: {error}") from None
 
 
 def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
@@ -129,6 +129,12 @@ def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: s
     entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
     cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
     cfg.DATASETS[split.upper()] = (name,)
+
+
+def needed_annotations(cfg: CfgNode) -> list[str]:
+    """What each annotation must have, besides its box, for the heads of this config."""
+    heads = {"segmentation": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    return [key for key, is_on in heads.items() if is_on]
 
 
 def set_num_classes(cfg: CfgNode, names: list[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import json
 import logging
 import os
@@ -116,7 +117,7 @@ def draw_predictions(
         for path, instances in zip(images, predictor.predict(list(images.values())) if images else [], strict=True):
             detections = detections_from_instances(instances, min_score)
             picture = draw_detections(np.ascontiguousarray(images[path]), detections, predictor.class_names)
-            written.append(write_picture(picture, output, path.stem))
+            written.append(write_picture(picture, output, path.stem, written))
     return written, unreadable
 
 
@@ -153,7 +154,7 @@ def draw_results(
         ):
             detections = detections_from_annotations(objects, *image.shape[:2])
             panels[title] = draw_detections(image, detections, metadata.thing_classes)
-        written.append(write_picture(side_by_side(panels), output, Path(entry["file_name"]).stem))
+        written.append(write_picture(side_by_side(panels), output, Path(entry["file_name"]).stem, written))
     return written
 
 
@@ -190,9 +191,14 @@ def read_results(path: Path, image_ids: set[int], contiguous_ids: dict[int, int]
     return by_image
 
 
-def write_picture(picture: np.ndarray, folder: Path, stem: str) -> Path:
-    """Write a BGR picture as ``folder``/``stem``.png, under a new name if another image of this run has that name."""
-    path = folder / f"{stem}.png"
+def write_picture(picture: np.ndarray, folder: Path, stem: str, taken: Sequence[Path]) -> Path:
+    """Write a BGR picture as ``folder``/``stem``.png, or ``stem``-2.png, ... if that name is ``taken`` by another.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    path = next(path for path in (folder / f"{name}.png" for name in names) if path not in taken)
     if not cv2.imwrite(str(path), picture):
         raise InputError(f"--output {path}: cannot be written")
     return path

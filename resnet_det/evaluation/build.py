@@ -42,8 +42,9 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         return LVISEvaluator(dataset_name, output_dir=folder)
     evaluators: list[DatasetEvaluator] = []
     if kind in ("coco", "coco_panoptic_seg"):
+        tasks = ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
-        evaluators.append(COCOEvaluator(dataset_name, output_dir=folder, kpt_oks_sigmas=sigmas))
+        evaluators.append(COCOEvaluator(dataset_name, tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
     if kind == "coco_panoptic_seg":

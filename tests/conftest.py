@@ -1,0 +1,105 @@
+"""Fixtures for all tests. Everything runs on the CPU, seeded, and on data that are made here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from detectron2.config import CfgNode, get_cfg
+from PIL import Image
+
+from resnet_det import add_resnet_det_config
+from resnet_det.data import make_demo_data
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED_DATA = Path(os.getenv("RESNET_DET_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+torch.set_num_threads(1)  # tests run in several processes
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _quiet_loggers():
+    """Detectron2 sets up loggers that outlive a test: take their handlers away again."""
+    yield
+    for name in ("detectron2", "fvcore", "resnet_det"):
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+
+
+@pytest.fixture
+def default_cfg() -> CfgNode:
+    """Detectron2's defaults and our keys, on the CPU, without weights."""
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    return cfg
+
+
+@pytest.fixture(scope="session")
+def demo_data(tmp_path_factory) -> Path:
+    """The demo data, made once for all tests of this process."""
+    return make_demo_data(tmp_path_factory.mktemp("demo") / "resnet_det_demo")
+
+
+@pytest.fixture(scope="session")
+def small_data(demo_data, tmp_path_factory) -> dict[str, tuple[str, str]]:
+    """Annotation file and image folder of the first images of the demo data: 8 to train on and 4 to test on."""
+    folder = tmp_path_factory.mktemp("small")
+    splits = {}
+    for split, num_images in (("train", 8), ("val", 4)):
+        content = json.loads((demo_data / "annotations" / f"instances_{split}.json").read_text())
+        content["images"] = content["images"][:num_images]
+        ids = {image["id"] for image in content["images"]}
+        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
+        path = folder / f"small_{split}.json"
+        path.write_text(json.dumps(content))
+        splits[split] = (str(path), str(demo_data / split))
+    return splits
+
+
+@pytest.fixture
+def coco_files(tmp_path) -> tuple[Path, Path]:
+    """A sound COCO data set of two images, to be damaged by a test: its annotation file and image folder."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.random.randint(0, 255, (48, 64, 3), dtype=np.uint8)).save(images / name)
+    content = {
+        "images": [
+            {"id": 1, "file_name": "a.png", "height": 48, "width": 64},
+            {"id": 2, "file_name": "b.png", "height": 48, "width": 64},
+        ],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [4, 4, 20, 16], "area": 320, "iscrowd": 0},
+            {"id": 2, "image_id": 2, "category_id": 2, "bbox": [8, 6, 30, 30], "area": 900, "iscrowd": 0},
+        ],
+        "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
+    }
+    path = tmp_path / f"{tmp_path.name}.json"
+    path.write_text(json.dumps(content))
+    return path, images
+
+
+@pytest.fixture
+def shared_data():
+    """Real data beside the checkout; a test that needs them says so where they are not."""
+
+    def find(name: str) -> Path:
+        if not (SHARED_DATA / name).is_dir():
+            pytest.skip(f"no {name} in {SHARED_DATA} (set RESNET_DET_SHARED_DATA to run this test)")
+        return SHARED_DATA / name
+
+    return find

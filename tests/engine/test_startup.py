@@ -1,0 +1,120 @@
+"""From arguments to a config: what is set by itself, and the error for each wrong input."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import yaml
+
+from resnet_det.engine import build_train_parser, setup_cfg
+from resnet_det.errors import InputError
+
+FASTER = "configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
+
+
+def parse(*args, out="out"):
+    return build_train_parser().parse_args([*map(str, args), "OUTPUT_DIR", str(out)])
+
+
+@pytest.fixture
+def own_data(small_data):
+    return ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
+
+
+@pytest.fixture(autouse=True)
+def _in_root(monkeypatch, request, tmp_path):
+    monkeypatch.chdir(request.config.rootpath)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_own_data_by_two_flags(own_data, tmp_path):
+    cfg = setup_cfg(parse("--config-file", FASTER, *own_data, out=tmp_path / "out"))
+    assert cfg.DATASETS.TRAIN == ("small_train",)
+    assert cfg.DATASETS.TEST == ("small_val",)
+    assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 6
+    assert cfg.is_frozen()
+    assert (tmp_path / "out").is_dir()
+
+
+def test_own_data_by_keys(small_data, tmp_path):
+    sets = [["by_keys_train", *small_data["train"]], ["by_keys_val", *small_data["val"]]]
+    names = ["DATASETS.TRAIN", "('by_keys_train',)", "DATASETS.TEST", "('by_keys_val',)"]
+    args = parse("--config-file", FASTER, "RESNET_DET.DATA.COCO", sets, *names, out=tmp_path)
+    assert setup_cfg(args).MODEL.ROI_HEADS.NUM_CLASSES == 6
+
+
+def test_the_dumped_config_gives_the_same_config(own_data, tmp_path):
+    cfg = setup_cfg(parse("--config-file", FASTER, *own_data, out=tmp_path))
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(cfg.dump())
+    again = setup_cfg(parse("--config-file", dumped, out=tmp_path))
+    assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_retinanet_counts_classes_in_its_own_key(own_data, tmp_path):
+    args = parse("--config-file", "configs/COCO-Detection/retinanet_R_50_FPN_1x.yaml", *own_data, out=tmp_path)
+    cfg = setup_cfg(args)
+    assert (cfg.MODEL.RETINANET.NUM_CLASSES, cfg.MODEL.ROI_HEADS.NUM_CLASSES) == (6, 80)
+
+
+def test_without_cuda_the_cpu_is_used_and_said_so(own_data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        cfg = setup_cfg(parse("--config-file", FASTER, *own_data, "MODEL.DEVICE", "cuda:0", out=tmp_path))
+    assert cfg.MODEL.DEVICE == "cpu"
+    assert "MODEL.DEVICE is 'cuda:0', but torch finds no CUDA device: using the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--config-file", "configs/nowhere.yaml"], r"--config-file configs/nowhere.yaml: no such file"),
+        (["--config-file", "README.md"], r"README.md: "),
+        (
+            ["--config-file", FASTER, "MODEL.RESNETS.DEPTHS", "18"],
+            r"no key MODEL.RESNETS.DEPTHS; did you mean MODEL.RESNETS.DEPTH\?",
+        ),
+        (["--config-file", FASTER, "MODEL.RESNETS.DEPTH", "18.5"], r"MODEL.RESNETS.DEPTH 18.5: Type mismatch"),
+        (["--config-file", FASTER, "MODEL.RESNETS.DEPTH"], r"KEY VALUE pairs expected"),
+        (["--config-file", FASTER, "MODEL.RESNETS.DEPTH", "35"], r"depth is 35; choose one of"),
+        (["--config-file", FASTER, "MODEL.RESNETS.NORM", "Batch"], r"norm is 'Batch'; choose one of"),
+        (["--config-file", FASTER, "DATASETS.TRAIN", "('coco_2071',)"], r"no data set 'coco_2071'; known are"),
+        (
+            ["--config-file", FASTER, "RESNET_DET.DATA.COCO", "[['a', 'b']]"],
+            r"each entry is \[name, annotation file, image",
+        ),
+        (["--train-data", "no.json", "."], r"no.json: no such annotation file"),
+    ],
+)
+def test_each_wrong_input_has_its_error(args, message, tmp_path):
+    with pytest.raises(InputError, match=message) as error:
+        setup_cfg(parse(*args, out=tmp_path))
+    assert "Traceback" not in str(error.value)
+
+
+def test_missing_images_stop_before_training(coco_files, tmp_path):
+    path, images = coco_files
+    (images / "a.png").unlink()
+    with pytest.raises(InputError, match=r"1 of 2 images are not in .* \(such as a.png\)"):
+        setup_cfg(
+            parse("--config-file", FASTER, "--train-data", path, images, "--test-data", path, images, out=tmp_path)
+        )
+
+
+def test_a_contradictory_number_of_classes_is_an_error(own_data, tmp_path):
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but small_train, small_val have 6 classes"):
+        setup_cfg(parse("--config-file", FASTER, *own_data, "MODEL.ROI_HEADS.NUM_CLASSES", "7", out=tmp_path))
+
+
+def test_an_output_folder_that_cannot_be_made_is_an_error(own_data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"OUTPUT_DIR .*file/out: Not a directory"):
+        setup_cfg(parse("--config-file", FASTER, *own_data, out=tmp_path / "file" / "out"))
+
+
+def test_all_problems_of_a_config_are_listed(tmp_path):
+    with pytest.raises(InputError, match=r"(?s)- .*OPTIMIZER is 'X'.*- MODEL.RESNETS: depth is 35"):
+        setup_cfg(
+            parse("--config-file", FASTER, "MODEL.RESNETS.DEPTH", "35", "RESNET_DET.TRAIN.OPTIMIZER", "X", out=tmp_path)
+        )

@@ -1,0 +1,148 @@
+"""Our backbone in place of Detectron2's: the same state, detections, losses and gradients; norms are not trivial."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from models import ZOO, build_pair, make_inputs, with_our_backbone, zoo_cfg
+
+BASIC = {"MODEL__RESNETS__RES2_OUT_CHANNELS": 64}  # what Detectron2 needs besides the depth
+MODELS = {
+    "faster_R_50": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {}),
+    "mask_R_101": ("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml", {}),
+    "faster_X_101": ("COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml", {}),
+    "retinanet_R_50": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}),
+    "faster_R_18": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
+    "mask_R_34": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 34, **BASIC}),
+    "faster_R_50_C4": ("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", {}),
+    "faster_R_50_DC5": ("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", {}),
+    "panoptic_R_50": ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", {}),
+    "keypoint_R_50": ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", {}),
+    "mask_R_50_GN": ("Misc/mask_rcnn_R_50_FPN_3x_gn.yaml", {}),
+    "mask_R_50_SyncBN": ("Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", {}),
+}
+
+
+def for_random_weights(cfg):
+    """Let a random model detect something, and not too much of it."""
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.RPN.POST_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 40
+    cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 20, 16
+    return cfg
+
+
+def losses_and_gradients(model, inputs):
+    model.train()
+    torch.manual_seed(1)  # proposals and anchors are sampled
+    with EventStorage():
+        losses = model(inputs)
+        sum(losses.values()).backward()
+    return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_state_detections_losses_and_gradients(name):
+    path, overrides = MODELS[name]
+    cfg = for_random_weights(zoo_cfg(path, **overrides))
+    theirs, ours = build_pair(cfg)
+    shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (theirs, ours)]
+    assert shapes[0] == shapes[1]
+    assert [n for n, p in theirs.named_parameters() if p.requires_grad] == [
+        n for n, p in ours.named_parameters() if p.requires_grad
+    ]
+
+    inputs = make_inputs(cfg)
+    with torch.no_grad():
+        expected, actual = theirs.eval()(inputs), ours.eval()(inputs)
+    for want, got in zip(expected, actual, strict=True):
+        assert len(want["instances"]) == len(got["instances"]) > 0
+        for field, value in want["instances"].get_fields().items():
+            other = got["instances"].get(field)
+            value, other = getattr(value, "tensor", value), getattr(other, "tensor", other)
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-4, msg=f"{name}: {field}")
+
+    (want_losses, want_grads), (got_losses, got_grads) = (losses_and_gradients(m, inputs) for m in (theirs, ours))
+    assert want_losses.keys() == got_losses.keys()
+    for key, value in want_losses.items():
+        assert value.isfinite()
+        torch.testing.assert_close(got_losses[key], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
+    assert want_grads.keys() == got_grads.keys()
+    assert any("bottom_up.res5" in key or "backbone.res4" in key for key in got_grads)
+    for key, value in want_grads.items():
+        torch.testing.assert_close(got_grads[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()), msg=key)
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize("freeze_at", range(6))
+def test_freeze_at_freezes_the_same(depth, freeze_at):
+    overrides = {"MODEL__RESNETS__DEPTH": depth, "MODEL__BACKBONE__FREEZE_AT": freeze_at, "MODEL__RESNETS__NORM": "BN"}
+    cfg = zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", **overrides, **(BASIC if depth < 50 else {}))
+    cfg.MODEL.DEVICE = "meta"
+    with torch.device("meta"):
+        theirs, ours = build_model(cfg), build_model(with_our_backbone(cfg))
+    states = [
+        {
+            "trainable": [n for n, p in model.named_parameters() if p.requires_grad],
+            "frozen": [n for n, p in model.named_parameters() if not p.requires_grad],
+            "buffers": [n for n, _ in model.named_buffers()],
+            "norms": [type(m).__name__ for _, m in model.named_modules() if "BatchNorm" in type(m).__name__],
+        }
+        for model in (theirs, ours)
+    ]
+    assert states[0] == states[1]
+    assert bool(states[1]["frozen"]) == (freeze_at > 0)
+
+
+@pytest.mark.parametrize(
+    ("path", "overrides"),
+    [
+        ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {}),
+        ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}),
+        ("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", {}),
+        ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
+    ],
+)
+def test_the_same_seed_gives_the_same_first_weights(path, overrides):
+    cfg = zoo_cfg(path, **overrides)
+    models = []
+    for config in (cfg, with_our_backbone(cfg)):
+        torch.manual_seed(3)
+        models.append(build_model(config))
+    for (name, theirs), ours in zip(models[0].state_dict().items(), models[1].state_dict().values(), strict=True):
+        assert torch.equal(theirs, ours), name
+
+
+def test_deformable_convolution_v1_equals_detectron2s():
+    cfg = zoo_cfg("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml")
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE = 50, [False, True, True, True]
+    theirs, ours = build_pair(cfg)
+    for model in (theirs, ours):
+        torch.manual_seed(5)
+        for name, parameter in model.named_parameters():
+            if "conv2_offset" in name:  # zero offsets would be an ordinary convolution
+                torch.nn.init.normal_(parameter, std=0.02)
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        expected, actual = theirs.backbone(image), ours.backbone(image)
+    for name in expected:
+        torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
+
+
+def test_every_zoo_config_of_a_resnet_gives_the_same_keys_and_shapes():
+    checked = 0
+    for path in sorted(ZOO.glob("COCO-*/*.yaml")) + sorted(ZOO.glob("Misc/*.yaml")):
+        name = str(path.relative_to(ZOO))
+        cfg = zoo_cfg(name)
+        if not cfg.MODEL.BACKBONE.NAME.startswith(("build_resnet", "build_retinanet_resnet")):
+            continue
+        if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and cfg.MODEL.RESNETS.DEFORM_MODULATED:
+            continue  # Detectron2 without compiled operators cannot build its own; ours is tested in test_blocks
+        cfg.MODEL.DEVICE = "meta"
+        with torch.device("meta"):
+            theirs, ours = build_model(cfg), build_model(with_our_backbone(cfg))
+        shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (theirs, ours)]
+        assert shapes[0] == shapes[1], name
+        checked += 1
+    assert checked >= 30

@@ -1,0 +1,92 @@
+"""Our keys, and what they say about the ResNet."""
+
+from __future__ import annotations
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import build_backbone
+
+from resnet_det import ResNet, add_resnet_det_config
+from resnet_det.config import check_cfg, read_resnet_spec
+from resnet_det.errors import InputError
+
+
+def fpn_cfg(cfg):
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_det_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.RPN.IN_FEATURES = ["p2", "p3", "p4", "p5", "p6"]
+    cfg.MODEL.ROI_HEADS.IN_FEATURES = ["p2", "p3", "p4", "p5"]
+    return cfg
+
+
+def test_adding_the_keys_twice_keeps_what_was_set():
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    cfg.RESNET_DET.TRAIN.AMP_DTYPE = "bfloat16"
+    add_resnet_det_config(cfg)
+    assert cfg.RESNET_DET.TRAIN.AMP_DTYPE == "bfloat16"
+
+
+def test_a_config_without_our_keys_builds():
+    cfg = get_cfg()
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_det_backbone"
+    assert isinstance(build_backbone(cfg), ResNet)
+
+
+@pytest.mark.parametrize(("depth", "channels"), [(18, 512), (34, 512), (50, 2048), (101, 2048), (152, 2048)])
+def test_depth_is_all_it_takes(default_cfg, depth, channels):
+    default_cfg.MODEL.BACKBONE.NAME = "build_resnet_det_backbone"
+    default_cfg.MODEL.RESNETS.DEPTH = depth
+    default_cfg.MODEL.RESNETS.OUT_FEATURES = ["res5"]
+    spec = read_resnet_spec(default_cfg)
+    assert spec.blocks_of("res5")[-1].out_channels == channels
+    assert build_backbone(default_cfg).output_shape()["res5"] == ShapeSpec(channels=channels, stride=32)
+
+
+@pytest.mark.parametrize(
+    ("depth", "channels", "message"),
+    [(18, 128, "depths 18, 34 have 64; leave the key out"), (50, 64, "depth 50 has 256; leave the key out")],
+)
+def test_contradictory_channels_are_an_error(default_cfg, depth, channels, message):
+    default_cfg.MODEL.RESNETS.DEPTH, default_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = depth, channels
+    with pytest.raises(InputError, match=message):
+        read_resnet_spec(default_cfg)
+
+
+def test_input_channels_follow_the_pixel_mean(default_cfg):
+    default_cfg.MODEL.PIXEL_MEAN = [1.0]
+    assert read_resnet_spec(default_cfg).in_channels == 1
+
+
+def test_a_sound_config_has_no_problems(default_cfg):
+    assert check_cfg(fpn_cfg(default_cfg)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("MODEL.RESNETS.DEPTH", 35, "MODEL.RESNETS: depth is 35; choose one of"),
+        ("MODEL.RESNETS.NORM", "BatchNorm", "MODEL.RESNETS: norm is 'BatchNorm'; choose one of"),
+        ("MODEL.RESNETS.OUT_FEATURES", ["res2", "res9"], "out_features has 'res9'"),
+        ("MODEL.RESNETS.RES5_DILATION", 3, "RES5_DILATION is 3; choose 1 or 2"),
+        ("MODEL.BACKBONE.FREEZE_AT", 7, "freeze_at is 7"),
+        ("MODEL.BACKBONE.NAME", "build_resnet_dett", "MODEL.BACKBONE.NAME is 'build_resnet_dett'; choose one of"),
+        ("MODEL.META_ARCHITECTURE", "FasterRCNN", "MODEL.META_ARCHITECTURE is 'FasterRCNN'; choose one of"),
+        ("MODEL.FPN.IN_FEATURES", ["res1"], "MODEL.FPN.IN_FEATURES has 'res1'"),
+        ("MODEL.RPN.IN_FEATURES", ["p2", "p7"], "MODEL.RPN.IN_FEATURES has 'p7', which is not among the outputs"),
+        ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"], "MODEL.ROI_HEADS.IN_FEATURES has 'res4'"),
+        ("RESNET_DET.TRAIN.AMP_DTYPE", "half", "RESNET_DET.TRAIN.AMP_DTYPE is 'half'; choose one of float16"),
+        ("RESNET_DET.TRAIN.OPTIMIZER", "LAMB", "RESNET_DET.TRAIN.OPTIMIZER is 'LAMB'; choose one of SGD, AdamW"),
+    ],
+)
+def test_wrong_values_are_named_with_their_key(default_cfg, key, value, message):
+    cfg = fpn_cfg(default_cfg)
+    cfg.merge_from_list([key, value])
+    assert any(message in problem for problem in check_cfg(cfg)), check_cfg(cfg)
+
+
+def test_all_problems_are_found_at_once(default_cfg):
+    cfg = fpn_cfg(default_cfg)
+    cfg.MODEL.RESNETS.DEPTH, cfg.RESNET_DET.TRAIN.OPTIMIZER = 35, "LAMB"
+    assert len(check_cfg(cfg)) == 2

@@ -1,0 +1,78 @@
+"""The table of depths, and what is wrong with a spec."""
+
+from __future__ import annotations
+
+import pytest
+
+from resnet_det.specs import DEPTHS, ResNetSpec, check_resnet_spec, find_depth
+
+
+def make_spec(**changes):
+    return ResNetSpec(**{"block": "bottleneck", "stage_blocks": (3, 4, 6, 3), **changes})
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_depth_counts_weighted_layers(depth):
+    convolutions = {"basic": 2, "bottleneck": 3}[DEPTHS[depth].block]
+    assert sum(DEPTHS[depth].stage_blocks) * convolutions + 2 == depth
+
+
+@pytest.mark.parametrize(
+    ("block", "first_in", "outs"), [("basic", 64, [64, 128, 256, 512]), ("bottleneck", 64, [256, 512, 1024, 2048])]
+)
+def test_channels_and_strides_follow_the_block(block, first_in, outs):
+    spec = make_spec(block=block, stage_blocks=(2, 1, 3, 2))
+    stages = [spec.blocks_of(name) for name in ("res2", "res3", "res4", "res5")]
+    assert [len(stage) for stage in stages] == [2, 1, 3, 2]
+    assert [stage[-1].out_channels for stage in stages] == outs
+    assert [stage[0].in_channels for stage in stages] == [first_in, *outs[:-1]]
+    assert [stage[0].stride for stage in stages] == [1, 2, 2, 2]
+    assert all(block.stride == 1 and block.in_channels == block.out_channels for stage in stages for block in stage[1:])
+    assert [stage[0].bottleneck_channels for stage in stages] == [64, 128, 256, 512]
+
+
+def test_a_dilated_stage_keeps_its_resolution():
+    blocks = make_spec(dilations=(1, 1, 1, 2)).blocks_of("res5")
+    assert [(block.stride, block.dilation) for block in blocks] == [(1, 2)] * 3
+
+
+def test_stages_behind_the_last_output_are_not_built():
+    assert make_spec(out_features=("res3", "stem")).built_stages == ("res2", "res3")
+    assert make_spec(out_features=("stem",)).built_stages == ()
+
+
+def test_unknown_depth_names_the_choices():
+    with pytest.raises(ValueError, match=r"depth is 35; choose one of .*18, .*50, .*152"):
+        find_depth(35)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"block": "fancy"}, "block is 'fancy'; choose one of basic, bottleneck"),
+        ({"norm": "BatchNorm"}, "norm is 'BatchNorm'; choose one of FrozenBN, BN, SyncBN, GN, LN"),
+        ({"out_features": ("res2", "res6")}, "out_features has 'res6'; choose from stem, res2, res3, res4, res5"),
+        ({"out_features": ()}, "out_features is empty"),
+        ({"out_features": ("res2", "res2")}, "name each only once"),
+        ({"freeze_at": 6}, "freeze_at is 6; choose 0 .* to 5"),
+        ({"stage_blocks": (3, 4, 6)}, "stage_blocks is .*; give four values"),
+        ({"stage_blocks": (3, 0, 6, 3)}, "stage_blocks is .* at least 1"),
+        (
+            {"block": "basic", "num_groups": 32},
+            "basic blocks .* have num_groups 1 and width_per_group 64, not 32 and 64",
+        ),
+        ({"in_channels": 0}, "in_channels is 0"),
+    ],
+)
+def test_wrong_specs_say_what_would_be_right(changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_spec(**changes)
+
+
+def test_all_problems_are_listed_at_once():
+    with pytest.raises(ValueError, match=r"freeze_at is 9.*norm is 'X'"):
+        make_spec(norm="X", freeze_at=9)
+
+
+def test_a_sound_spec_has_no_problems():
+    assert check_resnet_spec(make_spec()) == []

@@ -1,0 +1,88 @@
+"""What is drawn, and where."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from detectron2.structures import Boxes, BoxMode, Instances
+
+from resnet_det.visualization import (
+    detections_from_annotations,
+    detections_from_instances,
+    draw_detections,
+    side_by_side,
+)
+from resnet_det.visualization.drawing import decode_mask
+
+
+def make_instances():
+    instances = Instances((60, 80))
+    instances.pred_boxes = Boxes(torch.tensor([[5.0, 5.0, 30.0, 40.0], [40.0, 10.0, 70.0, 50.0], [1.0, 1.0, 9.0, 9.0]]))
+    instances.scores = torch.tensor([0.6, 0.9, 0.1])
+    instances.pred_classes = torch.tensor([0, 1, 1])
+    masks = torch.zeros(3, 60, 80, dtype=torch.bool)
+    masks[0, 10:30, 10:25] = True
+    instances.pred_masks = masks
+    return instances
+
+
+def test_predictions_come_best_first_and_above_the_threshold():
+    detections = detections_from_instances(make_instances(), min_score=0.5)
+    assert detections.confidence.tolist() == [np.float32(0.9), np.float32(0.6)]
+    assert detections.class_id.tolist() == [1, 0]
+    assert detections.mask[1].sum() == 300
+
+
+def test_weak_keypoints_are_not_shown():
+    instances = make_instances()[:1]
+    instances.pred_keypoints = torch.tensor([[[1.0, 2.0, 0.9], [3.0, 4.0, 0.01]]])
+    assert detections_from_instances(instances).data["keypoints"][0, :, 2].tolist() == [1, 0]
+
+
+def test_annotations_of_every_kind_are_read():
+    square = {"bbox": [2, 3, 10, 10], "bbox_mode": BoxMode.XYWH_ABS, "category_id": 1}
+    polygon = {**square, "segmentation": [[2, 3, 12, 3, 12, 13, 2, 13]]}
+    runs = {**square, "segmentation": {"size": [20, 30], "counts": [2 * 20 + 3, 10, 547]}}
+    detections = detections_from_annotations([polygon, runs], 20, 30)
+    assert detections.xyxy.tolist() == [[2, 3, 12, 13]] * 2
+    assert [int(mask.sum()) for mask in detections.mask] == [100, 10]
+    assert detections_from_annotations([square], 20, 30).mask is None
+    assert len(detections_from_annotations([], 20, 30)) == 0
+
+
+def test_a_compressed_mask_equals_its_polygon():
+    import pycocotools.mask as mask_util
+
+    mask = np.zeros((20, 30), dtype=np.uint8)
+    mask[4:9, 5:20] = 1
+    encoded = mask_util.encode(np.asfortranarray(mask))
+    assert np.array_equal(decode_mask(encoded, 20, 30), mask.astype(bool))
+    assert np.array_equal(decode_mask({**encoded, "counts": encoded["counts"].decode()}, 20, 30), mask.astype(bool))
+
+
+def test_drawing_marks_the_boxes_and_leaves_the_image_alone():
+    image = np.full((600, 800, 3), 90, dtype=np.uint8)
+    before = image.copy()
+    detections = detections_from_instances(make_instances(), min_score=0.5)
+    detections.xyxy *= 10
+    detections.mask = detections.mask.repeat(10, axis=1).repeat(10, axis=2)
+    picture = draw_detections(image, detections, ["cat", "dog"])
+    assert np.array_equal(image, before)
+    assert picture.shape == image.shape
+    assert (picture[200, 400] != 90).any(), "left edge of the second box"
+    assert (picture[200, 200] != 90).any(), "inside of the first mask"
+    assert (picture[560, 20] == 90).all(), "far from everything"
+
+
+def test_small_images_are_enlarged():
+    picture = draw_detections(
+        np.zeros((60, 80, 3), np.uint8), detections_from_instances(make_instances()), ["cat", "dog"]
+    )
+    assert picture.shape == (360, 480, 3)
+
+
+def test_panels_stand_side_by_side_under_their_titles():
+    panel = np.zeros((50, 40, 3), np.uint8)
+    picture = side_by_side({"ground truth": panel, "predictions": panel})
+    assert picture.shape == (78, 88, 3)
+    assert picture[:28].min() < 100 < picture[:28].max()
