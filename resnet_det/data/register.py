@@ -15,7 +15,7 @@ from resnet_det.data.check import check_coco, read_coco_json
 from resnet_det.data.demo import SPLITS, make_demo_data
 from resnet_det.errors import InputError
 
-DEMO_FOLDER = "resnet_det_demo"  # below DETECTRON2_DATASETS
+DEMO_FOLDER = "resnet_det_demo_v1"  # below DETECTRON2_DATASETS; a new number with every change of the data
 
 
 def register_coco(name: str, annotation_file: str, image_folder: str) -> None:

@@ -22,8 +22,9 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     Returns:
         Evaluation results, 0 to 100, also in OUTPUT_DIR/results.json; None in other processes than the first.
     """
-    setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
     cfg = setup_cfg(args)
+    logger.handlers.clear()  # from here on with a file in OUTPUT_DIR
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, name="resnet_det", distributed_rank=comm.get_rank())
     if not args.eval_only:

@@ -74,7 +74,7 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 def draw_detections(image: np.ndarray, detections: sv.Detections, class_names: Sequence[str]) -> np.ndarray:
     """A copy of ``image``, enlarged if small, with masks, boxes, keypoints and labels in one colour for each class."""
     scale = max(1, -(-MIN_PANEL_PX // max(image.shape[:2])))
-    canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
+    canvas = image.repeat(scale, axis=0).repeat(scale, axis=1)
     if not len(detections):
         return canvas
     detections = _scaled(detections, scale)
