@@ -69,7 +69,7 @@ def test_mixed_precision_on_the_cpu_gives_nearly_the_same_losses(make_cfg, dtype
             result = step.model(batch)
         hook.remove()
         assert seen[0] == (getattr(torch, dtype) if enabled else torch.float32)
-        losses.append({key: float(value) for key, value in result.items()})
+        losses.append({key: value.item() for key, value in result.items()})
     for key in ("loss_rpn_cls", "loss_cls", "loss_mask"):
         assert losses[1][key] == pytest.approx(losses[0][key], rel=0.1), key
 
