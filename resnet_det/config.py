@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from resnet_det.errors import InputError
-from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, find_depth
+from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, make_spec
 
 TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW")}
 
@@ -18,6 +18,8 @@ RETINANET_BACKBONE = "build_retinanet_resnet_det_fpn_backbone"
 def add_resnet_det_config(cfg: CfgNode) -> None:
     """Add our keys, with their defaults, to ``cfg`` in place; keys that are there already stay as they are."""
     defaults = CfgNode()
+    defaults.MODEL = CfgNode()
+    defaults.MODEL.RESNET_DET = _resnet_defaults()
     defaults.RESNET_DET = CfgNode()
 
     # Own data sets in COCO format: a list of [name, annotation file, image folder]. The names can then stand in
@@ -36,6 +38,39 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     _add_missing(cfg, defaults)
 
 
+def _resnet_defaults() -> CfgNode:
+    """What MODEL.RESNETS has no keys for. With these defaults the ResNet is Detectron2's."""
+    node = CfgNode()
+    # Blocks of res2 to res5, such as [3, 8, 36, 3], and their kind, "basic" or "bottleneck"; empty: those of
+    # MODEL.RESNETS.DEPTH.
+    node.STAGE_BLOCKS = []
+    node.BLOCK = ""
+    # "7x7", "deep" (ResNet-C: three 3x3) or "deep_tiered".
+    node.STEM = "7x7"
+    # Where the shape changes: "projection", or "avg_down" (ResNet-D). "none": no shortcuts at all, the plain net.
+    node.SHORTCUT = "projection"
+    # Pre-activation blocks (ResNet-v2).
+    node.PREACT = False
+    # Squeeze-and-excitation with so many times fewer channels (usually 16); 0: none.
+    node.SE_REDUCTION = 0
+    # Start each block as its shortcut: zero weights in the last norm.
+    node.ZERO_INIT_RESIDUAL = False
+    # Chance of skipping the last block in training; it grows linearly from the first block.
+    node.STOCHASTIC_DEPTH = 0.0
+    # Dilation of res2 to res5, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
+    # stride of the stage before, under an FPN too.
+    node.DILATIONS = []
+    # Which of res2 to res5 save memory in training by computing their blocks twice.
+    node.CHECKPOINT_STAGES = [False, False, False, False]
+    # Set INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 to what MODEL.WEIGHTS were trained with.
+    node.MATCH_WEIGHTS = False
+    # Stop before training if those four keys are not what MODEL.WEIGHTS were trained with, as far as that is known.
+    node.CHECK_WEIGHTS = True
+    # Let training from scratch freeze random weights (FREEZE_AT > 0) or have norms that never normalise (FrozenBN).
+    node.ALLOW_FROZEN_RANDOM = False
+    return node
+
+
 def _add_missing(cfg: CfgNode, defaults: CfgNode) -> None:
     for key, value in defaults.items():
         if key not in cfg:
@@ -45,7 +80,7 @@ def _add_missing(cfg: CfgNode, defaults: CfgNode) -> None:
 
 
 def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetSpec:
-    """The ResNet that MODEL.RESNETS and MODEL.BACKBONE.FREEZE_AT describe.
+    """The ResNet that MODEL.RESNETS, MODEL.RESNET_DET and MODEL.BACKBONE.FREEZE_AT describe.
 
     Args:
         in_channels: channels of the input image; as many as MODEL.PIXEL_MEAN if not given.
@@ -53,24 +88,31 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetS
     Raises:
         InputError: a key has a value that no ResNet can have.
     """
-    resnets = cfg.MODEL.RESNETS
+    resnets, own = cfg.MODEL.RESNETS, cfg.MODEL.get("RESNET_DET") or _resnet_defaults()
     try:
-        if resnets.RES5_DILATION not in (1, 2):
-            raise ValueError(f"RES5_DILATION is {resnets.RES5_DILATION}; choose 1 or 2")
-        depth = find_depth(resnets.DEPTH)
-        return ResNetSpec(
-            block=depth.block,
-            stage_blocks=depth.stage_blocks,
+        # The block first, as channels follow from it.
+        block = make_spec(resnets.DEPTH, block=own.BLOCK or None, stage_blocks=own.STAGE_BLOCKS or None).block
+        return make_spec(
+            resnets.DEPTH,
+            block=block if own.STAGE_BLOCKS else None,
+            stage_blocks=own.STAGE_BLOCKS or None,
             in_channels=len(cfg.MODEL.PIXEL_MEAN) if in_channels is None else in_channels,
+            stem=own.STEM,
             stem_out_channels=resnets.STEM_OUT_CHANNELS,
-            res2_out_channels=_res2_out_channels(resnets, depth.block),
+            res2_out_channels=_res2_out_channels(resnets, block),
             num_groups=resnets.NUM_GROUPS,
             width_per_group=resnets.WIDTH_PER_GROUP,
             stride_in_1x1=resnets.STRIDE_IN_1X1,
+            shortcut=own.SHORTCUT,
+            preact=own.PREACT,
+            se_reduction=own.SE_REDUCTION,
             norm=resnets.NORM,
-            dilations=(1, 1, 1, resnets.RES5_DILATION),
+            zero_init_residual=own.ZERO_INIT_RESIDUAL,
+            stochastic_depth=own.STOCHASTIC_DEPTH,
+            dilations=_dilations(resnets, own),
             deform_stages=tuple(resnets.DEFORM_ON_PER_STAGE),
             deform=DeformSpec(modulated=resnets.DEFORM_MODULATED, num_groups=resnets.DEFORM_NUM_GROUPS),
+            checkpoint_stages=tuple(own.CHECKPOINT_STAGES),
             out_features=tuple(resnets.OUT_FEATURES),
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
@@ -78,8 +120,20 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetS
         raise InputError(f"MODEL.RESNETS: {error}") from None
 
 
+def _dilations(resnets: CfgNode, own: CfgNode) -> tuple[int, ...]:
+    if resnets.RES5_DILATION not in (1, 2):
+        raise ValueError(f"RES5_DILATION is {resnets.RES5_DILATION}; choose 1 or 2")
+    if not own.DILATIONS:
+        return (1, 1, 1, resnets.RES5_DILATION)
+    if resnets.RES5_DILATION not in (1, own.DILATIONS[-1]):
+        raise ValueError(
+            f"RES5_DILATION is {resnets.RES5_DILATION}, MODEL.RESNET_DET.DILATIONS {own.DILATIONS}; leave one out"
+        )
+    return tuple(own.DILATIONS)
+
+
 def _res2_out_channels(resnets: CfgNode, block: str) -> int:
-    """MODEL.RESNETS.RES2_OUT_CHANNELS, which follows the depth: nobody has to set it.
+    """MODEL.RESNETS.RES2_OUT_CHANNELS, which follows the block: nobody has to set it.
 
     Detectron2's default is 256, and a config does not tell a default from a value that was set: with basic blocks 256
     means unset.
@@ -87,12 +141,13 @@ def _res2_out_channels(resnets: CfgNode, block: str) -> int:
     channels, expected = resnets.RES2_OUT_CHANNELS, 64 * BLOCK_EXPANSION[block]
     if block == "basic" and channels not in (64, 256):
         raise ValueError(
-            f"RES2_OUT_CHANNELS is {channels}, but depths {depths_of(block)} have {expected}; leave the key out"
+            f"RES2_OUT_CHANNELS is {channels}, but basic blocks (depths {depths_of(block)}) have {expected}; "
+            "leave the key out"
         )
     if block == "bottleneck" and channels == 64:
         raise ValueError(
-            f"RES2_OUT_CHANNELS is 64, which belongs to depths {depths_of('basic')}; "
-            f"depth {resnets.DEPTH} has {expected}; leave the key out"
+            f"RES2_OUT_CHANNELS is 64, which belongs to basic blocks (depths {depths_of('basic')}); "
+            f"this ResNet has bottlenecks and {expected}; leave the key out"
         )
     return expected if block == "basic" else channels
 
@@ -138,7 +193,25 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         )
     for key, names in _features_used(cfg).items():
         problems += _not_among(key, names, outputs, f"the outputs of {model.BACKBONE.NAME}")
+    if model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME != "Res5ROIHeads":
+        problems += _repeated_strides(cfg)
     return problems
+
+
+def _repeated_strides(cfg: CfgNode) -> list[str]:
+    """ROI heads pick the level by the size of the box, which takes one level per stride."""
+    names = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if name in ("p2", "p3", "p4", "p5")]
+    try:
+        strides = read_resnet_spec(cfg).strides
+        used = [strides[f"res{name[1:]}"] for name in names]
+    except (InputError, KeyError):
+        return []
+    if len(set(used)) == len(used):
+        return []
+    return [
+        f"MODEL.ROI_HEADS.IN_FEATURES {names} have strides {used}; leave out levels of dilated stages until each "
+        "stride is there once"
+    ]
 
 
 def _features_used(cfg: CfgNode) -> dict[str, list[str]]:

@@ -6,7 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 STAGE_NAMES = ("res2", "res3", "res4", "res5")
-FEATURE_NAMES = ("stem", *STAGE_NAMES)
+FEATURE_NAMES = ("stem", *STAGE_NAMES, "linear")
+
+# Parts that are chosen by name; modeling has a class for each.
+STEM_NAMES = ("7x7", "deep", "deep_tiered")
+SHORTCUT_NAMES = ("projection", "avg_down", "none")
 
 # Output channels of a stage, divided by the channels of its 3x3 convolutions at 64 channels per group.
 BLOCK_EXPANSION = {"basic": 1, "bottleneck": 4}
@@ -22,13 +26,17 @@ class DepthSpec:
     stage_blocks: tuple[int, ...]
 
 
-# arXiv 1512.03385, table 1. This is the only place where depths are written down.
+# arXiv 1512.03385, table 1; 200 is of 1603.05027, section 5; 14 and 26 are timm's (one, two bottlenecks a stage).
+# This is the only place where depths are written down.
 DEPTHS = {
+    14: DepthSpec("bottleneck", (1, 1, 1, 1)),
     18: DepthSpec("basic", (2, 2, 2, 2)),
+    26: DepthSpec("bottleneck", (2, 2, 2, 2)),
     34: DepthSpec("basic", (3, 4, 6, 3)),
     50: DepthSpec("bottleneck", (3, 4, 6, 3)),
     101: DepthSpec("bottleneck", (3, 4, 23, 3)),
     152: DepthSpec("bottleneck", (3, 8, 36, 3)),
+    200: DepthSpec("bottleneck", (3, 24, 36, 3)),
 }
 
 
@@ -64,6 +72,10 @@ class BlockSpec:
     stride_in_1x1: bool = False
     norm: str | Callable = "BN"
     deform: DeformSpec | None = None
+    shortcut: str = "projection"
+    se_reduction: int = 0
+    zero_init_residual: bool = False
+    stochastic_depth: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +96,20 @@ class ResNetSpec:
         norm: a name out of ``NORM_NAMES``, or a callable from a channel count to a module.
         dilations: of each stage's 3x3 convolutions. A dilated stage keeps its resolution (arXiv 1606.00915).
         deform_stages: which of res2 to res5 use deformable convolution, and ``deform``: of which kind.
-        out_features: names of the outputs, out of "stem", "res2" .. "res5". Stages behind the last are not built.
+        stem: "7x7"; "deep" (three 3x3 convolutions: ResNet-C of arXiv 1812.01187, section 4.2); "deep_tiered" (timm's:
+            deep, and narrower at the start).
+        shortcut: what a block adds where the shape changes: "projection" (1x1 convolution, strided), "avg_down"
+            (average pooling, then a 1x1 convolution: ResNet-D of 1812.01187); "none" adds nothing anywhere, which
+            makes the plain net of 1512.03385.
+        preact: pre-activation blocks (ResNet-v2, 1603.05027): norm and activation stand before each convolution, and
+            once more behind res5.
+        se_reduction: squeeze-and-excitation with so many times fewer channels (1709.01507; usually 16); 0: none.
+        zero_init_residual: each block starts as its shortcut: the last norm's weight is zero (1706.02677, section 5.1).
+        stochastic_depth: chance of skipping the last block; it grows linearly from the first (1603.09382).
+        checkpoint_stages: which of res2 to res5 save memory in training by computing their blocks twice.
+        out_features: names of the outputs, out of "stem", "res2" .. "res5" and "linear". Stages behind the last are
+            not built.
+        num_classes: classes of the pooled, linear classification head, whose output is "linear"; None: no head.
         freeze_at: 1 freezes the stem, 2 also res2, ... 5 all.
     """
 
@@ -100,7 +125,15 @@ class ResNetSpec:
     dilations: tuple[int, ...] = (1, 1, 1, 1)
     deform_stages: tuple[bool, ...] = (False, False, False, False)
     deform: DeformSpec = DeformSpec()
+    stem: str = "7x7"
+    shortcut: str = "projection"
+    preact: bool = False
+    se_reduction: int = 0
+    zero_init_residual: bool = False
+    stochastic_depth: float = 0.0
+    checkpoint_stages: tuple[bool, ...] = (False, False, False, False)
     out_features: tuple[str, ...] = ("res5",)
+    num_classes: int | None = None
     freeze_at: int = 0
 
     def __post_init__(self) -> None:
@@ -114,12 +147,35 @@ class ResNetSpec:
         last = max(FEATURE_NAMES.index(name) for name in self.out_features)
         return STAGE_NAMES[:last]
 
+    @property
+    def depth(self) -> int | None:
+        """The depth in the table that has this block and these stages, if one does."""
+        known = {(spec.block, spec.stage_blocks): depth for depth, spec in DEPTHS.items()}
+        return known.get((self.block, self.stage_blocks))
+
+    @property
+    def stem_channels(self) -> tuple[int, ...]:
+        """Output channels of the convolutions of the stem."""
+        half = self.stem_out_channels // 2
+        return {"7x7": (), "deep": (half, half), "deep_tiered": (half * 3 // 4, half)}[self.stem] + (
+            self.stem_out_channels,
+        )
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Stride of the stem and of each built stage, in input pixels."""
+        strides = {"stem": 4}
+        for name in self.built_stages:
+            strides[name] = list(strides.values())[-1] * self.blocks_of(name)[0].stride
+        return strides
+
     def blocks_of(self, stage: str) -> tuple[BlockSpec, ...]:
         """Specs of the blocks of ``stage``: the first may stride and change the channels."""
         index = STAGE_NAMES.index(stage)
         res2_channels = self.res2_out_channels or 64 * BLOCK_EXPANSION[self.block]
         out_channels = res2_channels * 2**index
         dilation = self.dilations[index]
+        before, total = sum(self.stage_blocks[:index]), sum(self.stage_blocks)
         return tuple(
             BlockSpec(
                 in_channels=out_channels if position else (out_channels // 2 if index else self.stem_out_channels),
@@ -131,6 +187,10 @@ class ResNetSpec:
                 stride_in_1x1=self.stride_in_1x1,
                 norm=self.norm,
                 deform=self.deform if self.deform_stages[index] else None,
+                shortcut=self.shortcut,
+                se_reduction=self.se_reduction,
+                zero_init_residual=self.zero_init_residual,
+                stochastic_depth=self.stochastic_depth * (before + position) / max(1, total - 1),
             )
             for position in range(self.stage_blocks[index])
         )
@@ -144,8 +204,10 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         if not holds:
             problems.append(problem)
 
-    require(spec.block in BLOCK_EXPANSION, f"block is {spec.block!r}; choose one of {', '.join(BLOCK_EXPANSION)}")
-    for name in ("stage_blocks", "dilations", "deform_stages"):
+    for name, known in (("block", BLOCK_EXPANSION), ("stem", STEM_NAMES), ("shortcut", SHORTCUT_NAMES)):
+        value = getattr(spec, name)
+        require(value in known, f"{name} is {value!r}; choose one of {', '.join(known)}")
+    for name in ("stage_blocks", "dilations", "deform_stages", "checkpoint_stages"):
         values = getattr(spec, name)
         require(len(values) == 4, f"{name} is {list(values)}; give four values, for res2 to res5")
     for name in ("stage_blocks", "dilations"):
@@ -160,7 +222,15 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         callable(spec.norm) or spec.norm in NORM_NAMES,
         f"norm is {spec.norm!r}; choose one of {', '.join(filter(None, NORM_NAMES))}",
     )
-    problems += check_names("out_features", spec.out_features, FEATURE_NAMES)
+    known = FEATURE_NAMES if spec.num_classes else FEATURE_NAMES[:-1]
+    problems += check_names("out_features", spec.out_features, known)
+    require(spec.se_reduction >= 0, f"se_reduction is {spec.se_reduction}; give 0 (none) or more (usually 16)")
+    require(0 <= spec.stochastic_depth < 1, f"stochastic_depth is {spec.stochastic_depth}; give a chance in [0, 1)")
+    require(
+        not (spec.zero_init_residual and (spec.preact or spec.norm in ("", "FrozenBN"))),
+        "zero_init_residual needs a trainable norm at the end of each block: no preact, no FrozenBN",
+    )
+    require(not (spec.preact and any(spec.deform_stages)), "preact blocks have no deformable convolution")
     if spec.block == "basic":
         require(
             spec.num_groups == 1 and spec.width_per_group == 64,
@@ -183,3 +253,28 @@ def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> list[s
 def depths_of(block: str) -> str:
     """The depths in the table that use ``block``, for messages."""
     return ", ".join(str(depth) for depth, spec in DEPTHS.items() if spec.block == block)
+
+
+def make_spec(
+    depth: int = 50, *, block: str | None = None, stage_blocks: Sequence[int] | None = None, **fields: object
+) -> ResNetSpec:
+    """The spec of a ResNet of ``depth``, or of own ``stage_blocks``.
+
+    Args:
+        depth: one of ``DEPTHS``; not looked at if ``stage_blocks`` and ``block`` are given.
+        block, stage_blocks: None takes those of ``depth``.
+        fields: the other fields of :class:`ResNetSpec`.
+
+    Raises:
+        ValueError: a value that no ResNet can have; ``block`` contradicts ``depth``.
+    """
+    if stage_blocks is None or block is None:
+        found = find_depth(depth)
+        if stage_blocks is None and block not in (None, found.block):
+            raise ValueError(
+                f"block is {block!r}, but depth {depth} has {found.block} blocks; "
+                "leave block out, or give stage_blocks with it"
+            )
+        block = block or found.block
+        stage_blocks = stage_blocks or found.stage_blocks
+    return ResNetSpec(block=block, stage_blocks=tuple(stage_blocks), **fields)

@@ -34,7 +34,9 @@ def test_a_config_without_our_keys_builds():
     assert isinstance(build_backbone(cfg), ResNet)
 
 
-@pytest.mark.parametrize(("depth", "channels"), [(18, 512), (34, 512), (50, 2048), (101, 2048), (152, 2048)])
+@pytest.mark.parametrize(
+    ("depth", "channels"), [(18, 512), (34, 512), (50, 2048), (101, 2048), (152, 2048), (14, 2048), (200, 2048)]
+)
 def test_depth_is_all_it_takes(default_cfg, depth, channels):
     default_cfg.MODEL.BACKBONE.NAME = "build_resnet_det_backbone"
     default_cfg.MODEL.RESNETS.DEPTH = depth
@@ -46,7 +48,7 @@ def test_depth_is_all_it_takes(default_cfg, depth, channels):
 
 @pytest.mark.parametrize(
     ("depth", "channels", "message"),
-    [(18, 128, "depths 18, 34 have 64; leave the key out"), (50, 64, "depth 50 has 256; leave the key out")],
+    [(18, 128, "depths 18, 34. have 64; leave the key out"), (50, 64, "has bottlenecks and 256; leave the key out")],
 )
 def test_contradictory_channels_are_an_error(default_cfg, depth, channels, message):
     default_cfg.MODEL.RESNETS.DEPTH, default_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = depth, channels

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 import detectron2.data.transforms as T
 import numpy as np
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
-from resnet_det.errors import InputError
+from resnet_det.engine.weights import load_trained_weights
 
 
 class Predictor:
@@ -30,17 +29,10 @@ class Predictor:
         """Build the model and load MODEL.WEIGHTS.
 
         Raises:
-            InputError: no weights are given, or there is no such file.
+            InputError: no weights are given, there is no such file, or they are not of this config.
         """
-        if not cfg.MODEL.WEIGHTS:
-            raise InputError(
-                "MODEL.WEIGHTS is empty: which weights shall predict? (--opts MODEL.WEIGHTS output/model_final.pth)"
-            )
         self.model = build_model(cfg).eval()
-        try:
-            DetectionCheckpointer(self.model).load(cfg.MODEL.WEIGHTS)
-        except (AssertionError, FileNotFoundError):
-            raise InputError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file") from None
+        load_trained_weights(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
         self.is_rgb = cfg.INPUT.FORMAT == "RGB"

@@ -13,6 +13,7 @@ from detectron2.utils.logger import setup_logger
 
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
+from resnet_det.engine.weights import load_trained_weights
 from resnet_det.evaluation import write_results
 
 
@@ -32,7 +33,11 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
         trainer.resume_or_load(resume=args.resume)
         return trainer.train()
     model = Trainer.build_model(cfg)
-    DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
+    if args.resume and checkpointer.has_checkpoint():
+        checkpointer.resume_or_load("", resume=True)
+    else:
+        load_trained_weights(cfg, model)
     results = Trainer.test(cfg, model)
     if not comm.is_main_process():
         return None

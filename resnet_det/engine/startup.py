@@ -16,6 +16,7 @@ from detectron2.engine import default_argument_parser
 
 from resnet_det.config import add_resnet_det_config, check_cfg
 from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
+from resnet_det.engine.weights import check_from_scratch, prepare_weights
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -61,18 +62,29 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
     fall_back_to_cpu(cfg)
+    trains = not getattr(args, "eval_only", True)
     problems = check_cfg(cfg)
+    starts_anew = trains and not resumes(args, cfg)
+    if starts_anew:
+        problems += check_from_scratch(cfg)
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
     register_cfg_datasets(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
-    train_names = () if getattr(args, "eval_only", False) else cfg.DATASETS.TRAIN
+    train_names = cfg.DATASETS.TRAIN if trains else ()
     names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
     for name in names:
         prepare_dataset(name, needed=needed_annotations(cfg))
     set_num_classes(cfg, names)
+    if starts_anew:
+        prepare_weights(cfg)
     cfg.freeze()
     return cfg
+
+
+def resumes(args: argparse.Namespace, cfg: CfgNode) -> bool:
+    """Whether the run goes on from a checkpoint, and MODEL.WEIGHTS are not looked at."""
+    return getattr(args, "resume", False) and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:

@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from resnet_det.engine.precision import choose_amp_dtype
 from resnet_det.engine.solver import build_optimizer
+from resnet_det.engine.weights import load_initial_weights
 from resnet_det.evaluation import build_evaluator, write_results
 
 
@@ -79,6 +80,17 @@ class Trainer(DefaultTrainer):
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = DetectionCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """With ``resume``, go on from the last checkpoint in OUTPUT_DIR; else, or without one, load MODEL.WEIGHTS.
+
+        Raises:
+            InputError: MODEL.WEIGHTS do not fit the backbone.
+        """
+        if resume and self.checkpointer.has_checkpoint():
+            super().resume_or_load(resume=True)
+        else:
+            load_initial_weights(self.cfg, self.checkpointer.model)
 
     def train(self) -> OrderedDict[str, Any] | None:
         """Train to SOLVER.MAX_ITER and evaluate.

@@ -6,7 +6,7 @@ from resnet_det.modeling.build import (
     build_retinanet_resnet_det_fpn_backbone,
 )
 from resnet_det.modeling.pyramid import make_fpn
-from resnet_det.modeling.resnet import ResNet
+from resnet_det.modeling.resnet import ResNet, make_resnet
 
 __all__ = [
     "ResNet",
@@ -14,4 +14,5 @@ __all__ = [
     "build_resnet_det_fpn_backbone",
     "build_retinanet_resnet_det_fpn_backbone",
     "make_fpn",
+    "make_resnet",
 ]

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import CNNBlockBase
 from torch import nn
 from torchvision.ops import deform_conv2d
 
@@ -42,13 +41,47 @@ class ConvNormAct(nn.Conv2d):
         self.activation = activation
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.normalise(self._conv_forward(x, self.weight, self.bias))
+        return self.normalise(self.convolve(x))
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """The convolution alone."""
+        return self._conv_forward(x, self.weight, self.bias)
 
     def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """What follows the convolution."""
+        """The norm and the activation."""
         if self.norm is not None:
             x = self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+
+class NormActConv(ConvNormAct):
+    """The same parts in the order of pre-activation: norm, activation, convolution (arXiv 1603.05027, figure 4e)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, norm: str | Callable, **kwargs
+    ) -> None:
+        # Not in place: without a norm, the input is what the shortcut adds.
+        super().__init__(in_channels, out_channels, kernel_size, **{"activation": F.relu, **kwargs})
+        self.norm = make_norm(norm, in_channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolve(self.normalise(x))
+
+
+class AvgDownShortcut(ConvNormAct):
+    """A shortcut that averages 2x2 pixels where a projection would skip three of four (arXiv 1812.01187, section 4.2).
+
+    The 1x1 convolution itself has no stride; its state is that of a projection.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, **kwargs) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **kwargs)
+        self.pool_stride = stride
+
+    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+        if self.pool_stride > 1:
+            x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        return super().convolve(x)
 
 
 class DeformConvNormAct(ConvNormAct):
@@ -80,18 +113,3 @@ class OffsetConv(nn.Conv2d):
             return out, None
         offsets, mask = out.tensor_split([out.shape[1] // 3 * 2], dim=1)
         return offsets, mask.sigmoid()
-
-
-class Stem(CNNBlockBase):
-    """7x7 convolution of stride 2, then 3x3 max pooling of stride 2 (arXiv 1512.03385, table 1).
-
-    Shapes:
-        (N, in_channels, H, W) to (N, out_channels, ceil(H / 4), ceil(W / 4)).
-    """
-
-    def __init__(self, in_channels: int = 3, out_channels: int = 64, norm: str | Callable = "BN") -> None:
-        super().__init__(in_channels, out_channels, 4)
-        self.conv1 = ConvNormAct(in_channels, out_channels, 7, stride=2, norm=norm)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.max_pool2d(self.conv1(x), kernel_size=3, stride=2, padding=1)

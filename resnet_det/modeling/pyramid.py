@@ -4,12 +4,72 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 from resnet_det.modeling.resnet import ResNet
-from resnet_det.specs import check_names
+from resnet_det.specs import STAGE_NAMES, check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
+
+
+class DilatedFPN(FPN):
+    """Detectron2's FPN over a backbone with dilated stages, which have the stride of the stage before.
+
+    Levels keep the names they have without dilation (p5 is made of res5, whatever its stride), and so does the state.
+    Where two neighbours have the same stride, the upper one is added as it is.
+    """
+
+    def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
+        super().__init__(_Undilated(bottom_up), in_features, *args)
+        self.bottom_up = bottom_up
+        shapes, nominal = bottom_up.output_shape(), dict(self._out_feature_strides)
+        for name, level in zip(in_features, self._out_features, strict=False):
+            self._out_feature_strides[level] = shapes[name].stride
+        last = self._out_features[len(in_features) - 1]
+        for level in self._out_features[len(in_features) :]:
+            self._out_feature_strides[level] = shapes[in_features[-1]].stride * nominal[level] // nominal[last]
+        self._size_divisibility = shapes[in_features[-1]].stride
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by level, finest first."""
+        features = self.bottom_up(x)
+        levels: list[torch.Tensor] = []
+        merged = None
+        for name, lateral, output in zip(
+            reversed(self.in_features), self.lateral_convs, self.output_convs, strict=True
+        ):
+            here = lateral(features[name])
+            if merged is not None:
+                here = here + F.interpolate(merged, size=here.shape[-2:], mode="nearest")
+                if self._fuse_type == "avg":
+                    here = here / 2
+            merged = here
+            levels.insert(0, output(merged))
+        if self.top_block is not None:
+            top_in = features.get(self.top_block.in_feature)
+            if top_in is None:
+                top_in = levels[self._out_features.index(self.top_block.in_feature)]
+            levels.extend(self.top_block(top_in))
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+class _Undilated(Backbone):
+    """Stands in for a backbone while FPN is built, with the strides that the stages have without dilation."""
+
+    def __init__(self, bottom_up: ResNet) -> None:
+        super().__init__()
+        self._shapes = {
+            name: ShapeSpec(channels=shape.channels, stride=4 * 2 ** STAGE_NAMES.index(name))
+            for name, shape in bottom_up.output_shape().items()
+            if name in STAGE_NAMES
+        }
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        return self._shapes
 
 
 def make_fpn(
@@ -34,7 +94,9 @@ def make_fpn(
     Raises:
         ValueError: an argument is not among its choices, or the backbone has no such feature.
     """
-    problems = check_names("in_features of the FPN", in_features, list(bottom_up.output_shape()))
+    problems = check_names(
+        "in_features of the FPN", in_features, [n for n in STAGE_NAMES if n in bottom_up.output_shape()]
+    )
     if fuse_type not in ("sum", "avg"):
         problems.append(f"fuse_type is {fuse_type!r}; choose one of sum, avg")
     if top_block not in TOP_BLOCKS:
@@ -48,4 +110,5 @@ def make_fpn(
     else:
         top = LastLevelMaxPool()
         top.in_feature = f"p{in_features[-1].removeprefix('res')}"
-    return FPN(bottom_up, list(in_features), out_channels, norm, top, fuse_type)
+    fpn_class = DilatedFPN if max(bottom_up.spec.dilations) > 1 else FPN
+    return fpn_class(bottom_up, list(in_features), out_channels, norm, top, fuse_type)

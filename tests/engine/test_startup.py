@@ -13,8 +13,11 @@ from resnet_det.errors import InputError
 FASTER = "configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
 
 
+FROM_SCRATCH = ["MODEL.WEIGHTS", "", "MODEL.RESNET_DET.ALLOW_FROZEN_RANDOM", "True"]
+
+
 def parse(*args, out="out"):
-    return build_train_parser().parse_args([*map(str, args), "OUTPUT_DIR", str(out)])
+    return build_train_parser().parse_args([*map(str, args), *FROM_SCRATCH, "OUTPUT_DIR", str(out)])
 
 
 @pytest.fixture

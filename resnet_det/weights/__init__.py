@@ -1,0 +1,25 @@
+"""Weights of any ResNet: where they are, how their tensors are called, and how they get into a model."""
+
+from resnet_det.weights.catalog import Conventions, WeightsEntry, find_entry, list_entries
+from resnet_det.weights.conventions import find_conventions
+from resnet_det.weights.load import LoadReport, load_weights
+from resnet_det.weights.names import NAMINGS, from_detectron2_names, naming_of, to_detectron2_names
+from resnet_det.weights.readers import read_tensors, write_tensors
+from resnet_det.weights.sources import fetch_weights
+
+__all__ = [
+    "NAMINGS",
+    "Conventions",
+    "LoadReport",
+    "WeightsEntry",
+    "fetch_weights",
+    "find_conventions",
+    "find_entry",
+    "from_detectron2_names",
+    "list_entries",
+    "load_weights",
+    "naming_of",
+    "read_tensors",
+    "to_detectron2_names",
+    "write_tensors",
+]

@@ -1,0 +1,30 @@
+"""What a source of weights expects of its input, by the catalogue or by the names of its tensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from resnet_det.errors import InputError
+from resnet_det.weights.catalog import TORCHVISION, Conventions, find_entry
+from resnet_det.weights.names import find_trunk
+from resnet_det.weights.readers import read_tensors
+from resnet_det.weights.sources import fetch_weights
+
+
+def find_conventions(source: str | Path) -> Conventions | None:
+    """What the weights at ``source`` were trained with; None if that is not known.
+
+    A file of one's own is known by its names: a classifier in torchvision's has torchvision's conventions. Other names
+    tell nothing, as both MSRA's and converted torchvision weights have them.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    entry = find_entry(str(source))
+    if entry is not None and entry.conventions is not None:
+        return entry.conventions
+    try:
+        kind, _ = find_trunk(read_tensors(fetch_weights(source)))
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+    return TORCHVISION if kind == "torch" else None

@@ -1,0 +1,40 @@
+"""Say in words which ResNet a set of tensors, or a spec, is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from resnet_det.specs import DEPTHS, ResNetSpec
+
+
+def describe_resnet(block: str, stage_blocks: Sequence[int], num_groups: int = 1, width_per_group: int = 64) -> str:
+    """The name of a ResNet: "ResNet-50", "ResNeXt-101-32x8d", "Wide ResNet-50-2", or its blocks."""
+    known = {(spec.block, spec.stage_blocks): depth for depth, spec in DEPTHS.items()}
+    depth = known.get((block, tuple(stage_blocks)))
+    if depth is None:
+        return f"ResNet of {block} blocks {', '.join(map(str, stage_blocks))}"
+    if num_groups > 1:
+        return f"ResNeXt-{depth}-{num_groups}x{width_per_group}d"
+    if width_per_group != 64:
+        return f"Wide ResNet-{depth}-{width_per_group / 64:g}"
+    return f"ResNet-{depth}"
+
+
+def describe_spec(spec: ResNetSpec) -> str:
+    return describe_resnet(spec.block, spec.stage_blocks, spec.num_groups, spec.width_per_group)
+
+
+def describe_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
+    """The name of the ResNet whose tensors, by Detectron2's names, have these ``shapes``."""
+    stage_blocks = []
+    for stage in range(2, 6):
+        blocks = {int(found[1]) for name in shapes if (found := re.match(rf"res{stage}\.(\d+)\.", name))}
+        stage_blocks.append(max(blocks) + 1 if blocks else 0)
+    if not any(stage_blocks):
+        return "no ResNet"
+    if "res2.0.conv3.weight" not in shapes:
+        return describe_resnet("basic", stage_blocks)
+    width, per_group = shapes["res2.0.conv2.weight"][:2] if "res2.0.conv2.weight" in shapes else (64, 64)
+    groups = width // per_group
+    return describe_resnet("bottleneck", stage_blocks, groups, width // groups)

@@ -1,0 +1,158 @@
+"""Read and write files of weights. Nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+from resnet_det.errors import InputError
+
+SUFFIXES = (".pth", ".pt", ".pyth", ".pkl", ".safetensors")
+
+# Under which the tensors stand in a checkpoint, most wanted first.
+_WRAPPERS = ("model", "state_dict", "model_state", "state_dict_ema", "model_ema", "blobs")
+
+_ALLOWED_IN_PICKLE = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding) if encoding == "latin1" else _refuse(encoding),
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{
+        (f"numpy.{core}.multiarray", name): getattr(np._core.multiarray, name)
+        for core in ("core", "_core")
+        for name in ("_reconstruct", "scalar")
+    },
+}
+
+
+def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
+    """The tensors of a file of weights, on the CPU.
+
+    Args:
+        path: .pth, .pt, .pyth (torch.save), .pkl (pickled arrays, as Detectron2's and Caffe2's) or .safetensors.
+
+    Raises:
+        InputError: there is no such file; it is damaged or holds no tensors; it asks for anything but arrays and plain
+            containers, which is then named and not run.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: weights are read from {', '.join(SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise InputError(f"{path}: not a safetensors file, or cut off: {error}") from None
+    is_pickle = path.suffix == ".pkl" and not zipfile.is_zipfile(path)
+    return _tensors_in(_read_pickle(path) if is_pickle else _read_torch(path), path)
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refused_or_damaged(path, error) from None
+    except (EOFError, RuntimeError, OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: not a file of torch.save, or cut off: {str(error).splitlines()[0]}") from None
+
+
+def _refused_or_damaged(path: Path, error: Exception) -> InputError:
+    text = str(error)
+    for start, end in (("Unsupported global: GLOBAL ", " was not"), ("Trying to load unsupported GLOBAL ", " whose")):
+        if start in text:
+            return _refusal(path, text.split(start)[1].split(end)[0])
+    try:
+        unsafe = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:
+        unsafe = []  # not readable even as far as that
+    if unsafe:
+        return _refusal(path, ", ".join(unsafe))
+    return InputError(f"{path}: not a file of torch.save, or cut off: {text.splitlines()[0]}")
+
+
+def _refusal(path: Path, name: str) -> InputError:
+    return InputError(
+        f"{path}: refused, as it asks to run {name}. Nothing of it was run. "
+        "Weights are tensors in plain containers; let whoever made the file save those alone."
+    )
+
+
+class _RefusedError(Exception):
+    """A pickle asks for something that is not an array or a plain container."""
+
+
+def _refuse(name: str) -> Any:
+    raise _RefusedError(name)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """An unpickler that can only make arrays and plain containers."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = _ALLOWED_IN_PICKLE.get((module, name))
+        return allowed if allowed is not None else _refuse(f"{module}.{name}")
+
+
+def _read_pickle(path: Path) -> Any:
+    with path.open("rb") as file:
+        try:
+            return _unpickle_arrays(file)
+        except _RefusedError as error:
+            raise _refusal(path, str(error)) from None
+        except Exception as error:  # a damaged pickle can fail in any way
+            raise InputError(f"{path}: not a pickle of arrays, or cut off: {error}") from None
+
+
+def _unpickle_arrays(file: BinaryIO) -> Any:
+    return _ArrayUnpickler(file, encoding="latin1").load()
+
+
+def _tensors_in(content: Any, path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint, whatever it is wrapped in."""
+    while isinstance(content, dict):
+        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+        if inner is None:
+            break
+        content = inner
+    tensors = {}
+    for name, value in content.items() if isinstance(content, dict) else ():
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            value = torch.from_numpy(np.array(value))
+        if isinstance(name, str) and isinstance(value, torch.Tensor):
+            tensors[name] = value
+    if not tensors:
+        raise InputError(f"{path}: there are no tensors in it")
+    return tensors
+
+
+def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
+    """Write ``tensors`` to a .pth, .pt, .pyth, .pkl or .safetensors file.
+
+    .pkl is Detectron2's format (arrays under "model"); .pth holds the tensors alone, or with ``extra`` both.
+
+    Raises:
+        InputError: the suffix is none of these, or ``extra`` is given for a format that holds tensors alone.
+    """
+    path = Path(path)
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: weights are written to {', '.join(SUFFIXES)}")
+    if extra and path.suffix in (".pkl", ".safetensors"):
+        raise InputError(f"{path}: only .pth, .pt and .pyth hold more than weights: strip the optimizer's state")
+    tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+    if path.suffix == ".safetensors":
+        safetensors.torch.save_file(tensors, path)
+    elif path.suffix == ".pkl":
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        path.write_bytes(pickle.dumps({"model": arrays, "__author__": "resnet_det", "matching_heuristics": True}))
+    else:
+        torch.save({"model": tensors, **extra} if extra else tensors, path)
