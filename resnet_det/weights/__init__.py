@@ -2,16 +2,19 @@
 
 from resnet_det.weights.catalog import Conventions, WeightsEntry, find_entry, list_entries
 from resnet_det.weights.conventions import find_conventions
+from resnet_det.weights.convert import ConversionReport, convert_weights
 from resnet_det.weights.load import LoadReport, load_weights
 from resnet_det.weights.names import NAMINGS, from_detectron2_names, naming_of, to_detectron2_names
-from resnet_det.weights.readers import read_tensors, write_tensors
+from resnet_det.weights.readers import read_checkpoint, read_tensors, write_tensors
 from resnet_det.weights.sources import fetch_weights
 
 __all__ = [
     "NAMINGS",
     "Conventions",
+    "ConversionReport",
     "LoadReport",
     "WeightsEntry",
+    "convert_weights",
     "fetch_weights",
     "find_conventions",
     "find_entry",
@@ -19,6 +22,7 @@ __all__ = [
     "list_entries",
     "load_weights",
     "naming_of",
+    "read_checkpoint",
     "read_tensors",
     "to_detectron2_names",
     "write_tensors",

@@ -34,7 +34,12 @@ _ALLOWED_IN_PICKLE = {
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file of weights, on the CPU.
+    """The tensors of a file of weights, on the CPU. See :func:`read_checkpoint`."""
+    return read_checkpoint(path)[0]
+
+
+def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a file of weights, on the CPU, and what else is in it (an optimizer's state, the iteration, ...).
 
     Args:
         path: .pth, .pt, .pyth (torch.save), .pkl (pickled arrays, as Detectron2's and Caffe2's) or .safetensors.
@@ -50,11 +55,11 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
         raise InputError(f"{path}: weights are read from {', '.join(SUFFIXES)}")
     if path.suffix == ".safetensors":
         try:
-            return safetensors.torch.load_file(path)
+            return safetensors.torch.load_file(path), {}
         except SafetensorError as error:
             raise InputError(f"{path}: not a safetensors file, or cut off: {error}") from None
     is_pickle = path.suffix == ".pkl" and not zipfile.is_zipfile(path)
-    return _tensors_in(_read_pickle(path) if is_pickle else _read_torch(path), path)
+    return _split_checkpoint(_read_pickle(path) if is_pickle else _read_torch(path), path)
 
 
 def _read_torch(path: Path) -> Any:
@@ -117,13 +122,15 @@ def _unpickle_arrays(file: BinaryIO) -> Any:
     return _ArrayUnpickler(file, encoding="latin1").load()
 
 
-def _tensors_in(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint, whatever it is wrapped in."""
+def _split_checkpoint(content: Any, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors of a checkpoint, whatever it is wrapped in, and what stands beside them."""
+    extra: dict[str, Any] = {}
     while isinstance(content, dict):
-        inner = next((content[name] for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
-        if inner is None:
+        wrapper = next((name for name in _WRAPPERS if isinstance(content.get(name), dict)), None)
+        if wrapper is None:
             break
-        content = inner
+        extra |= {name: value for name, value in content.items() if name != wrapper}
+        content = content[wrapper]
     tensors = {}
     for name, value in content.items() if isinstance(content, dict) else ():
         if isinstance(value, np.ndarray) and value.dtype != object:
@@ -132,7 +139,7 @@ def _tensors_in(content: Any, path: Path) -> dict[str, torch.Tensor]:
             tensors[name] = value
     if not tensors:
         raise InputError(f"{path}: there are no tensors in it")
-    return tensors
+    return tensors, extra
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
