@@ -94,6 +94,10 @@ def make_inputs(cfg: CfgNode, sizes: tuple[tuple[int, int], ...] = ((96, 128), (
             0, 256, (len(cfg.MODEL.PIXEL_MEAN), height, width), generator=generator, dtype=torch.uint8
         )
         entry = {"image": image, "instances": target, "height": height, "width": width}
+        if cfg.MODEL.LOAD_PROPOSALS:
+            entry["proposals"] = Instances(
+                (height, width), proposal_boxes=Boxes(boxes + 3), objectness_logits=torch.tensor([2.0, 1.0])
+            )
         if cfg.MODEL.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor"):
             classes = cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES
             entry["sem_seg"] = torch.randint(0, classes, (height, width), generator=generator)

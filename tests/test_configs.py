@@ -13,8 +13,11 @@ from models import ZOO, make_inputs
 
 from resnet_det import add_resnet_det_config
 from resnet_det.config import check_cfg
+from resnet_det.engine.weights import check_from_scratch
+from resnet_det.weights import find_conventions
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
+OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_")
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.yaml"))
 
 
@@ -47,9 +50,23 @@ def test_config_builds_and_runs(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_differs_from_detectron2s_in_the_backbone_alone(name):
     if not (ZOO / name).is_file():
-        assert name.startswith("demo/") or any(f"_R_{depth}_" in name for depth in (18, 34, 101, 152))
+        assert name.startswith("demo/") or any(net in name for net in OWN), "a config that Detectron2 has not"
         return
     ours, theirs = load(ROOT / name), load(ZOO / name)
     assert theirs.MODEL.BACKBONE.NAME.replace("resnet", "resnet_det") == ours.MODEL.BACKBONE.NAME
     theirs.MODEL.BACKBONE.NAME = ours.MODEL.BACKBONE.NAME
     assert ours == theirs
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_has_the_pixels_and_strides_of_its_weights(name):
+    cfg = load(ROOT / name)
+    if not cfg.MODEL.WEIGHTS:
+        assert check_from_scratch(cfg) == []
+        return
+    conventions = find_conventions(cfg.MODEL.WEIGHTS)  # of the catalogue: nothing is downloaded
+    assert conventions is not None
+    assert conventions.channel_order == cfg.INPUT.FORMAT
+    assert pytest.approx(conventions.pixel_mean) == cfg.MODEL.PIXEL_MEAN
+    assert pytest.approx(conventions.pixel_std) == cfg.MODEL.PIXEL_STD
+    assert conventions.stride_in_1x1 == cfg.MODEL.RESNETS.STRIDE_IN_1X1

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
-from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 from resnet_det.modeling.resnet import ResNet
@@ -24,7 +23,9 @@ class DilatedFPN(FPN):
     """
 
     def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
-        super().__init__(_Undilated(bottom_up), in_features, *args)
+        with torch.device("meta"):  # FPN insists on strides that double: it is built over the net without dilation
+            undilated = ResNet(replace(bottom_up.spec, dilations=(1, 1, 1, 1)))
+        super().__init__(undilated, in_features, *args)
         self.bottom_up = bottom_up
         shapes, nominal = bottom_up.output_shape(), dict(self._out_feature_strides)
         for name, level in zip(in_features, self._out_features, strict=False):
@@ -55,21 +56,6 @@ class DilatedFPN(FPN):
                 top_in = levels[self._out_features.index(self.top_block.in_feature)]
             levels.extend(self.top_block(top_in))
         return dict(zip(self._out_features, levels, strict=True))
-
-
-class _Undilated(Backbone):
-    """Stands in for a backbone while FPN is built, with the strides that the stages have without dilation."""
-
-    def __init__(self, bottom_up: ResNet) -> None:
-        super().__init__()
-        self._shapes = {
-            name: ShapeSpec(channels=shape.channels, stride=4 * 2 ** STAGE_NAMES.index(name))
-            for name, shape in bottom_up.output_shape().items()
-            if name in STAGE_NAMES
-        }
-
-    def output_shape(self) -> dict[str, ShapeSpec]:
-        return self._shapes
 
 
 def make_fpn(

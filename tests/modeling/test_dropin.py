@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 from detectron2.modeling import build_model
+from detectron2.structures import Instances
 from detectron2.utils.events import EventStorage
-from models import ZOO, build_pair, make_inputs, with_our_backbone, zoo_cfg
+from models import OUR_NAMES, ZOO, build_pair, make_inputs, with_our_backbone, zoo_cfg
 
 BASIC = {"MODEL__RESNETS__RES2_OUT_CHANNELS": 64}  # what Detectron2 needs besides the depth
 MODELS = {
@@ -42,11 +45,29 @@ def losses_and_gradients(model, inputs):
     return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_same_state_detections_losses_and_gradients(name):
-    path, overrides = MODELS[name]
-    cfg = for_random_weights(zoo_cfg(path, **overrides))
-    theirs, ours = build_pair(cfg)
+def assert_same(actual, expected, what, *, rtol=1e-4, atol=1e-4):
+    """Compare outputs of models: tensors, and what is made of them."""
+    if isinstance(expected, dict):
+        assert actual.keys() == expected.keys(), what
+        for key, value in expected.items():
+            assert_same(actual[key], value, f"{what} {key}", rtol=rtol, atol=atol)
+    elif isinstance(expected, list | tuple):
+        assert len(actual) == len(expected), what
+        for one, other in zip(actual, expected, strict=True):
+            assert_same(one, other, what, rtol=rtol, atol=atol)
+    elif isinstance(expected, Instances):
+        assert len(actual) == len(expected) > 0, what
+        assert_same(actual.get_fields(), expected.get_fields(), what, rtol=rtol, atol=atol)
+    elif hasattr(expected, "tensor"):  # boxes
+        assert_same(actual.tensor, expected.tensor, what, rtol=rtol, atol=atol)
+    elif isinstance(expected, torch.Tensor):
+        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=what)
+    else:
+        assert actual == expected, what
+
+
+def compare_with_detectron2s(cfg, name):
+    theirs, ours = build_pair(for_random_weights(cfg))
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (theirs, ours)]
     assert shapes[0] == shapes[1]
     assert [n for n, p in theirs.named_parameters() if p.requires_grad] == [
@@ -55,13 +76,7 @@ def test_same_state_detections_losses_and_gradients(name):
 
     inputs = make_inputs(cfg)
     with torch.no_grad():
-        expected, actual = theirs.eval()(inputs), ours.eval()(inputs)
-    for want, got in zip(expected, actual, strict=True):
-        assert len(want["instances"]) == len(got["instances"]) > 0
-        for field, value in want["instances"].get_fields().items():
-            other = got["instances"].get(field)
-            value, other = getattr(value, "tensor", value), getattr(other, "tensor", other)
-            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-4, msg=f"{name}: {field}")
+        assert_same(ours.eval()(inputs), theirs.eval()(inputs), name)
 
     (want_losses, want_grads), (got_losses, got_grads) = (losses_and_gradients(m, inputs) for m in (theirs, ours))
     assert want_losses.keys() == got_losses.keys()
@@ -72,6 +87,35 @@ def test_same_state_detections_losses_and_gradients(name):
     assert any("bottom_up.res5" in key or "backbone.res4" in key for key in got_grads)
     for key, value in want_grads.items():
         torch.testing.assert_close(got_grads[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()), msg=key)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_same_state_detections_losses_and_gradients(name):
+    path, overrides = MODELS[name]
+    compare_with_detectron2s(zoo_cfg(path, **overrides), name)
+
+
+def zoo_models():
+    """The zoo's configs of R-50, R-101 and X-101, one of each that differ in nothing but schedule, data and weights."""
+    names = {}
+    for path in sorted(ZOO.glob("COCO-*/*.yaml")) + sorted(ZOO.glob("Misc/*.yaml")):
+        cfg = zoo_cfg(str(path.relative_to(ZOO)))
+        if cfg.MODEL.BACKBONE.NAME in OUR_NAMES and cfg.MODEL.RESNETS.DEPTH != 152 and not path.name.startswith("Base"):
+            names.setdefault(cfg.MODEL.dump(), str(path.relative_to(ZOO)))
+    return sorted(names.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", zoo_models())
+def test_every_model_of_the_zoo(name):
+    cfg = zoo_cfg(name)
+    if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and not has_compiled_deform_conv():
+        pytest.skip("Detectron2 is installed without compiled operators, and cannot run its deformable convolution")
+    compare_with_detectron2s(cfg, name)
+
+
+def has_compiled_deform_conv():
+    return importlib.util.find_spec("detectron2._C") is not None
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
