@@ -3,7 +3,7 @@
 from resnet_det.engine.launch import launch
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.run import train_or_evaluate
-from resnet_det.engine.startup import build_train_parser, setup_cfg
+from resnet_det.engine.startup import build_train_parser, setup_cfg, setup_model_cfg
 from resnet_det.engine.trainer import Trainer
 from resnet_det.engine.visualize import build_visualize_parser, visualize
 
@@ -14,6 +14,7 @@ __all__ = [
     "build_visualize_parser",
     "launch",
     "setup_cfg",
+    "setup_model_cfg",
     "train_or_evaluate",
     "visualize",
 ]

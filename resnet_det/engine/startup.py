@@ -53,11 +53,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     Raises:
         InputError: something in it cannot work; all problems found are listed.
     """
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    if args.config_file:
-        merge_file(cfg, args.config_file)
-    merge_opts(cfg, args.opts or [])
+    cfg = merge_cfg(args.config_file, args.opts or [])
     for split in ("train", "test"):
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
@@ -78,6 +74,35 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     set_num_classes(cfg, names)
     if starts_anew:
         prepare_weights(cfg)
+    cfg.freeze()
+    return cfg
+
+
+def merge_cfg(config_file: str, opts: list[str]) -> CfgNode:
+    """Defaults, our keys, ``config_file`` and KEY VALUE pairs, not checked.
+
+    Raises:
+        InputError: a key or value that no config has.
+    """
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    if config_file:
+        merge_file(cfg, config_file)
+    merge_opts(cfg, opts)
+    return cfg
+
+
+def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
+    """A checked, frozen config for building a model alone: without data, output folder and weights.
+
+    Raises:
+        InputError: something in it cannot work; all problems found are listed.
+    """
+    cfg = merge_cfg(config_file, opts)
+    fall_back_to_cpu(cfg)
+    problems = check_cfg(cfg)
+    if problems:
+        raise InputError.from_problems(config_file, problems)
     cfg.freeze()
     return cfg
 
