@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from resnet_det.errors import InputError
 from resnet_det.specs import ResNetSpec
@@ -91,6 +92,8 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
     Raises:
         InputError: the file cannot be read, or with ``strict`` does not fit. The model is then as it was.
     """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
     tensors = read_tensors(fetch_weights(source))
     state = model.state_dict()
     backbone = _find_backbone(model, state)

@@ -1,0 +1,12 @@
+"""Faster R-CNN on ResNet-18, 1x schedule."""
+
+from ..common.coco import dataloader
+from ..common.rcnn_fpn import model, without_masks
+from ..common.schedules import lr_multiplier, optimizer, train
+from ..common.torchvision import use_torchvision_conventions
+
+model = without_masks(model)
+dataloader.train.mapper.use_instance_mask = False
+use_torchvision_conventions(model, dataloader)
+model.backbone.bottom_up.depth = 18
+train["init_checkpoint"] = "torchvision://resnet18"

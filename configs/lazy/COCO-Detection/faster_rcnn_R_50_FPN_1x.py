@@ -1,0 +1,10 @@
+"""Faster R-CNN on ResNet-50, 1x schedule."""
+
+from ..common.coco import dataloader
+from ..common.rcnn_fpn import model, without_masks
+from ..common.schedules import lr_multiplier, optimizer, train
+
+model = without_masks(model)
+dataloader.train.mapper.use_instance_mask = False
+model.backbone.bottom_up.depth = 50
+train["init_checkpoint"] = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"

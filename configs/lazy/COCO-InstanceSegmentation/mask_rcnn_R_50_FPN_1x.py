@@ -1,0 +1,8 @@
+"""Mask R-CNN on ResNet-50, 1x schedule."""
+
+from ..common.coco import dataloader
+from ..common.rcnn_fpn import model
+from ..common.schedules import lr_multiplier, optimizer, train
+
+model.backbone.bottom_up.depth = 50
+train["init_checkpoint"] = "detectron2://ImageNetPretrained/MSRA/R-50.pkl"

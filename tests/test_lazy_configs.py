@@ -1,0 +1,107 @@
+"""Every LazyConfig in configs/lazy builds, and is the model of its yaml twin; one is trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.modeling import build_model
+from detectron2.utils.events import EventStorage
+from models import make_inputs
+
+from resnet_det import add_resnet_det_config
+from resnet_det.engine import load_lazy_config
+from resnet_det.errors import InputError
+
+ROOT = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = sorted(str(path.relative_to(ROOT / "lazy")) for path in ROOT.glob("lazy/[!c]*/*.py"))
+
+
+def yaml_twin(name):
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    cfg.merge_from_file(str(ROOT / name.replace(".py", ".yaml")))
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_lazy_config_builds_and_runs(name):
+    lazy = LazyConfig.load(str(ROOT / "lazy" / name))
+    torch.manual_seed(0)
+    model = instantiate(lazy.model)
+    cfg = yaml_twin(name if "LSJ" not in name else "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.py")
+    inputs = make_inputs(cfg, ((64, 96), (80, 64)))
+    torch.manual_seed(1)  # proposals and anchors are sampled
+    with EventStorage():
+        losses = model.train()(inputs)
+        sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert instantiate(lazy.lr_multiplier)(0.99) == pytest.approx(0.01)
+    if "LSJ" in name:
+        return
+    twin = build_model(cfg)
+    shapes = [{key: value.shape for key, value in m.state_dict().items()} for m in (model, twin)]
+    assert shapes[0] == shapes[1]
+    twin.load_state_dict(model.state_dict())
+    torch.manual_seed(1)
+    with EventStorage():
+        expected = twin.train()(inputs)
+    for key, loss in expected.items():
+        torch.testing.assert_close(losses[key], loss, rtol=1e-4, atol=1e-5)
+    assert lazy.train.init_checkpoint == cfg.MODEL.WEIGHTS
+    assert lazy.dataloader.train.mapper.image_format == cfg.INPUT.FORMAT
+    assert lazy.dataloader.train.mapper.use_instance_mask == cfg.MODEL.MASK_ON
+    assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
+
+
+def test_training_and_evaluation(small_data, tmp_path, request):
+    runner = tmp_path / "run.py"
+    runner.write_text(
+        "import sys\n"
+        "from detectron2.data.datasets import register_coco_instances\n"
+        f"register_coco_instances('lazy_train', {{}}, {small_data['train'][0]!r}, {small_data['train'][1]!r})\n"
+        f"register_coco_instances('lazy_val', {{}}, {small_data['val'][0]!r}, {small_data['val'][1]!r})\n"
+        f"sys.path.insert(0, {str(request.config.rootpath / 'tools')!r})\n"
+        "import lazyconfig_train_net\n"
+        "sys.exit(lazyconfig_train_net.main())\n"
+    )
+    config = ["--config-file", "configs/lazy/COCO-Detection/faster_rcnn_R_18_FPN_1x.py"]
+    pairs = [
+        "train.max_iter=2",
+        "train.init_checkpoint=",
+        f"train.output_dir={tmp_path / 'out'}",
+        "model.roi_heads.num_classes=6",
+    ]
+    pairs += ["dataloader.train.dataset.names=lazy_train", "dataloader.test.dataset.names=lazy_val"]
+    pairs += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "dataloader.train.total_batch_size=2"]
+    pairs += ["dataloader.train.mapper.augmentations.0.short_edge_length=96", "model.backbone.bottom_up.norm=GN"]
+    pairs += ["dataloader.test.mapper.augmentations.0.short_edge_length=96"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def run(*args):
+        command = [sys.executable, str(runner), *config, *args]
+        return subprocess.run(command, cwd=request.config.rootpath, env=environment, capture_output=True, text=True)
+
+    trained = run(*pairs)
+    assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-3000:]
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
+    weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
+    evaluated = run("--eval-only", *pairs, weights)
+    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    other = run("--eval-only", *pairs, weights, "model.backbone.bottom_up.depth=34")
+    assert other.returncode == 2
+    assert "this file is a ResNet-18, the config says 34" in other.stderr
+
+
+def test_wrong_input():
+    with pytest.raises(InputError, match="no such file"):
+        load_lazy_config("no.py", [])
+    with pytest.raises(InputError, match="key=value pairs expected"):
+        load_lazy_config(str(ROOT / "lazy" / CONFIGS[0]), ["SOLVER.MAX_ITER", "2"])
