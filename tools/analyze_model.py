@@ -55,8 +55,8 @@ def main() -> int:
             print(f"{name}, one image of {args.input_size[0]}x{args.input_size[1]} on {cfg.MODEL.DEVICE}")
             print(f"{format_costs(costs[name])}\n", flush=True)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"analyze_model: {error}", file=sys.stderr)
+        return 2
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         write_costs(costs, args.output / "costs.json")

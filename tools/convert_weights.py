@@ -44,8 +44,8 @@ def main() -> int:
             args.source, args.destination, naming=args.to, avg_down=SHORTCUTS[args.shortcut], strip=args.strip
         )
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        print(f"convert_weights: {error}", file=sys.stderr)
+        return 2
     print(f"{args.destination}: {report}")
     return 0
 

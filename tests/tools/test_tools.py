@@ -6,6 +6,8 @@ import subprocess
 import sys
 
 import pytest
+import torch
+import torchvision
 
 
 @pytest.fixture
@@ -31,6 +33,13 @@ def test_every_tool_has_help(request, run_tool):
     [
         ("train_net.py", ["--config-file", "no.yaml"], "train_net: --config-file no.yaml: no such file"),
         ("train_net.py", ["MODEL.DEPTH", "18"], "train_net: command line: MODEL.DEPTH 18: there is no key MODEL.DEPTH"),
+        (
+            "lazyconfig_train_net.py",
+            ["--config-file", "no.py"],
+            "lazyconfig_train_net: --config-file no.py: no such file",
+        ),
+        ("convert_weights.py", ["no.pth", "x.pth"], "convert_weights: weights no.pth: no such file"),
+        ("analyze_model.py", ["--config-file", "no.yaml"], "analyze_model: --config-file no.yaml: no such file"),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
     ],
 )
@@ -39,6 +48,25 @@ def test_a_wrong_input_gives_one_line_and_status_2(run_tool, tool, args, message
     assert run.returncode == 2
     assert message in run.stderr
     assert "Traceback" not in run.stderr + run.stdout
+
+
+def test_weights_are_converted_and_listed(run_tool, tmp_path):
+    source = tmp_path / "resnet18.pth"
+    torch.save(torchvision.models.resnet18().state_dict(), source)
+    run = run_tool("convert_weights.py", source, tmp_path / "R-18.pkl")
+    assert run.returncode == 0, run.stderr
+    assert "ResNet-18: 122 tensors, torchvision to detectron2 names, verified" in run.stdout
+    back = run_tool("convert_weights.py", tmp_path / "R-18.pkl", tmp_path / "back.safetensors", "--to", "torchvision")
+    assert "detectron2 to torchvision names" in back.stdout
+    assert "torchvision://resnet50/IMAGENET1K_V2  BSD-3-Clause" in run_tool("convert_weights.py", "--list").stdout
+
+
+def test_costs_are_shown_by_part_and_over_depths(run_tool, tmp_path):
+    config = ["--config-file", "configs/COCO-Detection/retinanet_R_50_FPN_1x.yaml", "--input-size", "64", "96"]
+    run = run_tool("analyze_model.py", *config, "--compare-depths", 18, 34, "--repeats", 1, "--output", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert "R-34, one image of 64x96 on cpu" in run.stdout
+    assert {path.name for path in tmp_path.iterdir()} == {"costs.json", "costs.png"}
 
 
 def test_the_environment_is_described_and_tested(run_tool):
