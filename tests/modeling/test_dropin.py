@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import pytest
 import torch
 from detectron2.modeling import build_model
@@ -96,11 +94,15 @@ def test_same_state_detections_losses_and_gradients(name):
 
 
 def zoo_models():
-    """The zoo's configs of R-50, R-101 and X-101, one of each that differ in nothing but schedule, data and weights."""
+    """The zoo's configs of R-50, R-101 and X-101, one of each that differ in nothing but schedule, data and weights.
+
+    Not those with deformable convolution, which Detectron2 cannot train on the CPU; its outputs are compared below.
+    """
     names = {}
     for path in sorted(ZOO.glob("COCO-*/*.yaml")) + sorted(ZOO.glob("Misc/*.yaml")):
         cfg = zoo_cfg(str(path.relative_to(ZOO)))
-        if cfg.MODEL.BACKBONE.NAME in OUR_NAMES and cfg.MODEL.RESNETS.DEPTH != 152 and not path.name.startswith("Base"):
+        is_resnet = cfg.MODEL.BACKBONE.NAME in OUR_NAMES and cfg.MODEL.RESNETS.DEPTH != 152
+        if is_resnet and not any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and not path.name.startswith("Base"):
             names.setdefault(cfg.MODEL.dump(), str(path.relative_to(ZOO)))
     return sorted(names.values())
 
@@ -108,14 +110,7 @@ def zoo_models():
 @pytest.mark.long
 @pytest.mark.parametrize("name", zoo_models())
 def test_every_model_of_the_zoo(name):
-    cfg = zoo_cfg(name)
-    if any(cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE) and not has_compiled_deform_conv():
-        pytest.skip("Detectron2 is installed without compiled operators, and cannot run its deformable convolution")
-    compare_with_detectron2s(cfg, name)
-
-
-def has_compiled_deform_conv():
-    return importlib.util.find_spec("detectron2._C") is not None
+    compare_with_detectron2s(zoo_cfg(name), name)
 
 
 @pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
