@@ -63,7 +63,7 @@ def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str 
             problems += [f"{split.name}: {problem}" for problem in check_coco(content, split.image_folder)]
     if problems:
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
-        raise InputError.from_problems(f"{len(problems)} problems, nothing written", problems[:MAX_LISTED] + more)
+        raise InputError.from_problems(f"problems: {len(problems)}; nothing written", problems[:MAX_LISTED] + more)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{split.name}.json" for split in splits]

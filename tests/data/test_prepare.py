@@ -201,7 +201,7 @@ def test_many_problems_are_counted_and_the_first_listed(yolo, tmp_path):
     with pytest.raises(InputError) as error:
         write_coco(*read_yolo(yolo), tmp_path / "out")
     message = str(error.value)
-    assert message.startswith("25 problems, nothing written:")
+    assert message.startswith("problems: 25; nothing written:")
     assert message.endswith("and 15 more")
     assert message.count("the class is 7") == 10
 
