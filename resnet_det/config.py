@@ -26,6 +26,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
+    _add_augmentation(defaults.RESNET_DET.DATA)
 
     # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this
     # machine, else float32). Both work on CUDA and on the CPU.
@@ -36,6 +37,18 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TRAIN.OPTIMIZER = "SGD"
 
     _add_missing(cfg, defaults)
+
+
+def _add_augmentation(node: CfgNode) -> None:
+    """Augmentation in training, all off: what Detectron2 does by INPUT.* alone."""
+    # Large-scale jitter, in place of INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN: the image is fitted into a square of SIZE
+    # pixels times MIN_SCALE to MAX_SCALE, then cropped or padded to SIZE.
+    node.LSJ = CfgNode({"ENABLED": False, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0, "SIZE": 1024})
+    # Chance of pasting a random choice of another training image's objects, at most MAX_OBJECTS (0: any number).
+    node.COPY_PASTE = CfgNode({"PROB": 0.0, "MAX_OBJECTS": 0})
+    # Chance of changing the colours. Brightness, contrast and saturation are multiplied by 1 - x to 1 + x, the hue is
+    # turned by at most HUE (1: once round). The strengths are SSD's.
+    node.PHOTOMETRIC = CfgNode({"PROB": 0.0, "BRIGHTNESS": 0.125, "CONTRAST": 0.5, "SATURATION": 0.5, "HUE": 0.05})
 
 
 def _resnet_defaults() -> CfgNode:
@@ -180,6 +193,7 @@ def check_cfg(cfg: CfgNode) -> list[str]:
             problems.append(
                 f"RESNET_DET.TRAIN.{key} is {cfg.RESNET_DET.TRAIN[key]!r}; choose one of {', '.join(choices)}"
             )
+    problems += _augmentation_problems(cfg)
     outputs = backbone_outputs(cfg)
     if outputs is None:
         return problems
@@ -195,6 +209,41 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         problems += _not_among(key, names, outputs, f"the outputs of {model.BACKBONE.NAME}")
     if model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME != "Res5ROIHeads":
         problems += _repeated_strides(cfg)
+    return problems
+
+
+def _augmentation_problems(cfg: CfgNode) -> list[str]:
+    data, model = cfg.RESNET_DET.DATA, cfg.MODEL
+    lsj, paste, colours = data.LSJ, data.COPY_PASTE, data.PHOTOMETRIC
+    values = [
+        ("LSJ.MIN_SCALE", lsj.MIN_SCALE, 0 < lsj.MIN_SCALE <= lsj.MAX_SCALE, f"above 0, up to {lsj.MAX_SCALE}"),
+        ("LSJ.SIZE", lsj.SIZE, lsj.SIZE * lsj.MIN_SCALE >= 8, "so large that SIZE * MIN_SCALE is at least 8 pixels"),
+        ("COPY_PASTE.MAX_OBJECTS", paste.MAX_OBJECTS, paste.MAX_OBJECTS >= 0, "0 (any number) or more"),
+    ]
+    shares = {"COPY_PASTE.PROB": paste.PROB, **{f"PHOTOMETRIC.{key}": value for key, value in colours.items()}}
+    for key, value in shares.items():
+        most = 0.5 if key == "PHOTOMETRIC.HUE" else 1
+        values += [(key, value, 0 <= value <= most, f"from 0 to {most}")]
+    problems = [
+        f"RESNET_DET.DATA.{key} is {value}; it must be {right}" for key, value, sound, right in values if not sound
+    ]
+    sem_seg = model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor")
+    if lsj.ENABLED and sem_seg:
+        problems.append(
+            f"RESNET_DET.DATA.LSJ pads with label 0, which {model.META_ARCHITECTURE} learns as a class; set INPUT.CROP"
+        )
+    if paste.PROB > 0 and (sem_seg or model.KEYPOINT_ON or model.LOAD_PROPOSALS):
+        problems.append(
+            "RESNET_DET.DATA.COPY_PASTE pastes boxes and masks alone; set its PROB to 0 with semantic segmentation, "
+            "MODEL.KEYPOINT_ON or MODEL.LOAD_PROPOSALS"
+        )
+    if paste.PROB > 0 and model.MASK_ON and cfg.INPUT.MASK_FORMAT != "bitmask":
+        problems.append(
+            f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}; RESNET_DET.DATA.COPY_PASTE needs 'bitmask', as polygons "
+            "cannot leave out what is covered"
+        )
+    if colours.PROB > 0 and cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+        problems.append(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; RESNET_DET.DATA.PHOTOMETRIC needs BGR or RGB")
     return problems
 
 

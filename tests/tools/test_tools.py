@@ -41,6 +41,8 @@ def test_every_tool_has_help(request, run_tool):
         ("convert_weights.py", ["no.pth", "x.pth"], "convert_weights: weights no.pth: no such file"),
         ("analyze_model.py", ["--config-file", "no.yaml"], "analyze_model: --config-file no.yaml: no such file"),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
+        ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
+        ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),
     ],
 )
 def test_a_wrong_input_gives_one_line_and_status_2(run_tool, tool, args, message):
