@@ -24,7 +24,8 @@ def inspect_labels(content: dict[str, Any], sound: dict[str, list[int]], table: 
         Problem("unlabelled-image", "no annotations: right if it shows no object", "images", int(index))
         for index in places[counts == 0]
     ]
-    names = {content["categories"][i]["id"]: content["categories"][i]["name"] for i in sound["categories"]}
+    categories = [content["categories"][index] for index in reversed(sound["categories"])]
+    names = {category["id"]: category["name"] for category in categories}  # of an id used twice, the first
     for category in np.unique(table.category):
         rows = np.flatnonzero((table.category == category) & listed)
         if not len(rows):

@@ -16,9 +16,9 @@ SIZE = (320, 240)  # width, height
 
 
 def make_set(folder: Path, seed: int) -> tuple[Path, Path]:
-    """A sound set: smooth noise with three boxes of two classes each, polygons, and both kinds of run-length masks."""
+    """A sound set: smooth noise with three boxes each, polygons, and both kinds of run-length masks."""
     random = np.random.default_rng(seed)
-    images = folder / "images"
+    images = folder / folder.name
     images.mkdir(parents=True)
     content = {"images": [], "annotations": [], "categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "dog"}]}
     for number in range(1, NUM_MADE + 1):
@@ -41,7 +41,7 @@ def make_set(folder: Path, seed: int) -> tuple[Path, Path]:
                 {
                     "id": len(content["annotations"]) + 1,
                     "image_id": number,
-                    "category_id": (3, 7)[(number + place) % 2],
+                    "category_id": (3, 7)[number % 2],
                     "bbox": [x, y, w, h],
                     "area": w * h,
                     "iscrowd": int(place == 2 and number <= 2),

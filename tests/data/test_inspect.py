@@ -130,6 +130,17 @@ def test_an_image_listed_twice_gets_the_annotations_of_both_entries_once(made_se
     ]
 
 
+def test_sets_of_the_same_names_are_kept_apart(tmp_path):
+    sets = []
+    for seed, split in enumerate(("train", "val")):
+        path, images = make_set(tmp_path / split, seed)
+        sets.append((path.rename(path.parent / "all.json"), images.rename(path.parent / "images")))
+    list(write_clean_sets(inspect_sets(sets), tmp_path / "new"))
+    for number, (path, images) in enumerate(sets, 1):
+        assert json.loads((tmp_path / "new" / f"{number}_all.json").read_text()) == json.loads(path.read_text())
+        assert (tmp_path / "new" / "images" / f"{number}_images" / "1.jpg").samefile(images / "1.jpg")
+
+
 def test_a_folder_in_use_is_no_place_for_cleaned_copies(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(InputError, match="not an empty folder; name a new one"):
@@ -139,6 +150,8 @@ def test_a_folder_in_use_is_no_place_for_cleaned_copies(tmp_path):
 def test_unusual_labels_are_noted(made_sets):
     path, images = made_sets[0]
     content = json.loads(path.read_text())
+    for annotation in content["annotations"]:
+        annotation["category_id"] = 3 if annotation["id"] % 3 else 7
     content["annotations"] = [a for a in content["annotations"] if (a["image_id"], a["category_id"]) != (9, 7)]
     small = next(a for a in content["annotations"] if a["image_id"] == 20)
     small |= {"bbox": [4, 4, 6, 7], "segmentation": None}
