@@ -16,6 +16,7 @@ import pycocotools.mask
 from PIL import Image, ImageOps
 
 from resnet_det.data.inspect_boxes import clip_boxes
+from resnet_det.data.inspect_entries import is_id
 from resnet_det.data.inspect_masks import is_polygon
 from resnet_det.data.inspection import InspectedSet, inspect_content
 from resnet_det.data.problems import Problem
@@ -166,7 +167,7 @@ def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str
 
 def _drop(content: dict[str, Any], dropped: dict[str, set[int]], made: Counter[str]) -> None:
     """Take away entries, and the annotations of images that are no longer there."""
-    known = {image["id"] for image in content["images"] if isinstance(image, dict) and "id" in image}
+    known = {image["id"] for image in content["images"] if isinstance(image, dict) and is_id(image.get("id"))}
     for section, places in dropped.items():
         content[section] = [entry for index, entry in enumerate(content[section]) if index not in places]
     gone = known - {image["id"] for image in content["images"]}

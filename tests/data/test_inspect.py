@@ -14,7 +14,7 @@ from data.faults import make_set, plant_all
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
-from resnet_det.data.clean import make_output_folder, make_rgb, write_clean_sets
+from resnet_det.data.clean import clean_content, make_output_folder, make_rgb, write_clean_sets
 from resnet_det.data.inspection import inspect_content, inspect_sets
 from resnet_det.data.problems import KINDS, Problem, count_errors, format_counts, format_problems
 from resnet_det.errors import InputError
@@ -177,6 +177,7 @@ def test_entries_of_any_kind_are_told_and_do_not_stop_the_inspection(entry):
     content = {"images": [entry], "annotations": [entry], "categories": [entry]}
     found = {(problem.kind, problem.section) for problem in inspect_content(content)[0]}
     assert found == {("malformed-entry", section) for section in content}
+    assert clean_content(content, inspect_content(content)[0])[0] == {section: [] for section in content}
     problems = [Problem("malformed-entry", "is wrong", "annotations", 0)]
     assert len(list(format_problems(problems, content, 5))) == 1
 
