@@ -10,7 +10,6 @@ from typing import Any
 
 from resnet_det.errors import InputError
 
-NEEDED_BY = {"segmentation": "MODEL.MASK_ON or RESNET_DET.DATA.COPY_PASTE", "keypoints": "MODEL.KEYPOINT_ON"}
 MAX_NAMED = 3  # examples named in a message
 
 
@@ -79,7 +78,7 @@ def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], ne
         if lacking:
             problems.append(
                 f"{len(lacking)} of {len(annotations)} annotations have no {key} (such as {_name(lacking)}), which "
-                f"{NEEDED_BY[key]} asks for"
+                f"MODEL.{'MASK' if key == 'segmentation' else 'KEYPOINT'}_ON asks for"
             )
     return problems or check_images(content, image_folder)
 
