@@ -79,12 +79,39 @@ def test_a_sound_config_has_no_problems(default_cfg):
         ("MODEL.RPN.IN_FEATURES", ["p2", "p7"], "MODEL.RPN.IN_FEATURES has 'p7', which is not among the outputs"),
         ("MODEL.ROI_HEADS.IN_FEATURES", ["res4"], "MODEL.ROI_HEADS.IN_FEATURES has 'res4'"),
         ("RESNET_DET.TRAIN.AMP_DTYPE", "half", "RESNET_DET.TRAIN.AMP_DTYPE is 'half'; choose one of float16"),
+        ("RESNET_DET.DATA.LSJ.MIN_SCALE", 0.0, "LSJ.MIN_SCALE is 0.0; it must be above 0, up to 2.0"),
+        ("RESNET_DET.DATA.LSJ.MIN_SCALE", 3.0, "LSJ.MIN_SCALE is 3.0; it must be above 0, up to 2.0"),
+        ("RESNET_DET.DATA.LSJ.SIZE", 64, "LSJ.SIZE is 64; it must be so large that SIZE * MIN_SCALE is at least 8 pix"),
+        ("RESNET_DET.DATA.COPY_PASTE.PROB", 1.5, "COPY_PASTE.PROB is 1.5; it must be from 0 to 1"),
+        ("RESNET_DET.DATA.COPY_PASTE.MAX_OBJECTS", -1, "COPY_PASTE.MAX_OBJECTS is -1; it must be 0 (any number) or"),
+        ("RESNET_DET.DATA.PHOTOMETRIC.HUE", 0.6, "PHOTOMETRIC.HUE is 0.6; it must be from 0 to 0.5"),
+        ("RESNET_DET.DATA.PHOTOMETRIC.CONTRAST", -0.1, "PHOTOMETRIC.CONTRAST is -0.1; it must be from 0 to 1"),
         ("RESNET_DET.TRAIN.OPTIMIZER", "LAMB", "RESNET_DET.TRAIN.OPTIMIZER is 'LAMB'; choose one of SGD, AdamW"),
     ],
 )
 def test_wrong_values_are_named_with_their_key(default_cfg, key, value, message):
     cfg = fpn_cfg(default_cfg)
     cfg.merge_from_list([key, value])
+    assert any(message in problem for problem in check_cfg(cfg)), check_cfg(cfg)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["RESNET_DET.DATA.COPY_PASTE.PROB", 0.5, "MODEL.MASK_ON", True], "INPUT.MASK_FORMAT is 'polygon'; RESNET_DET"),
+        (
+            ["RESNET_DET.DATA.COPY_PASTE.PROB", 0.5, "MODEL.KEYPOINT_ON", True],
+            "COPY_PASTE pastes boxes and masks alone",
+        ),
+        (["RESNET_DET.DATA.LSJ.ENABLED", True, "MODEL.META_ARCHITECTURE", "PanopticFPN"], "LSJ pads with label 0"),
+        (["RESNET_DET.DATA.PHOTOMETRIC.PROB", 0.5, "INPUT.FORMAT", "YUV-BT.601"], "PHOTOMETRIC needs BGR or RGB"),
+    ],
+)
+def test_augmentation_that_does_not_fit_the_model_is_named(default_cfg, opts, message):
+    cfg = fpn_cfg(default_cfg)
+    cfg.merge_from_list(opts[2:])
+    assert not any("RESNET_DET.DATA" in problem for problem in check_cfg(cfg))
+    cfg.merge_from_list(opts[:2])
     assert any(message in problem for problem in check_cfg(cfg)), check_cfg(cfg)
 
 

@@ -17,7 +17,7 @@ from resnet_det.engine.weights import check_from_scratch
 from resnet_det.weights import find_conventions
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
-OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_")
+OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_LSJ")
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.yaml"))
 
 

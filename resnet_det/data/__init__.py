@@ -1,10 +1,14 @@
 """Data sets: own ones in COCO format, their checks, and the demo data, whose names are registered on import."""
 
+from resnet_det.data.augmentation import build_augmentations
 from resnet_det.data.check import check_coco, read_coco_json
 from resnet_det.data.demo import make_demo_data
+from resnet_det.data.mapper import build_mapper
 from resnet_det.data.register import count_classes, prepare_dataset, register_cfg_datasets, register_coco
 
 __all__ = [
+    "build_augmentations",
+    "build_mapper",
     "check_coco",
     "count_classes",
     "make_demo_data",

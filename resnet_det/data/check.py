@@ -10,6 +10,7 @@ from typing import Any
 
 from resnet_det.errors import InputError
 
+NEEDED_BY = {"segmentation": "MODEL.MASK_ON or RESNET_DET.DATA.COPY_PASTE", "keypoints": "MODEL.KEYPOINT_ON"}
 MAX_NAMED = 3  # examples named in a message
 
 
@@ -78,7 +79,7 @@ def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], ne
         if lacking:
             problems.append(
                 f"{len(lacking)} of {len(annotations)} annotations have no {key} (such as {_name(lacking)}), which "
-                f"MODEL.{'MASK' if key == 'segmentation' else 'KEYPOINT'}_ON asks for"
+                f"{NEEDED_BY[key]} asks for"
             )
     return problems or check_images(content, image_folder)
 

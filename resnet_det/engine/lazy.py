@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
@@ -18,7 +17,8 @@ from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnet_det.engine.trainer import TrainStep
+from resnet_det.engine.checkpoint import Checkpointer
+from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results
 from resnet_det.weights import load_weights
@@ -66,13 +66,18 @@ def train_or_evaluate_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
 def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any] | None:
     cfg.optimizer.params.model = model
     optimizer = instantiate(cfg.optimizer)
-    loader = instantiate(cfg.dataloader.train)
     if comm.get_world_size() > 1:
         device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
         model = DistributedDataParallel(model, device_ids=device_ids, **cfg.train.ddp)
     amp_dtype = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None
-    trainer = TrainStep(model, loader, optimizer, amp_dtype)
-    checkpointer = DetectionCheckpointer(model, cfg.train.output_dir, trainer=trainer)
+    trainer = TrainStep(
+        model,
+        lambda _: iter(instantiate(cfg.dataloader.train)),
+        optimizer,
+        amp_dtype=amp_dtype,
+        output_dir=cfg.train.output_dir,
+    )
+    checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=trainer)
     results: dict[str, Any] = {}
 
     def evaluate() -> dict[str, Any] | None:
@@ -91,13 +96,10 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]
             else None,
         ]
     )
-    start_iter = 0
-    if resume and checkpointer.has_checkpoint():
-        checkpointer.resume_or_load("", resume=True)
-        start_iter = trainer.iter + 1
-    elif cfg.train.init_checkpoint:
+    iteration = checkpointer.resume_last() if resume else None
+    if iteration is None and cfg.train.init_checkpoint:
         logger.info("%s", load_weights(model, cfg.train.init_checkpoint))
-    trainer.train(start_iter, cfg.train.max_iter)
+    trainer.train(0 if iteration is None else iteration + 1, cfg.train.max_iter)
     return results or None
 
 

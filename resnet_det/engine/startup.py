@@ -170,7 +170,8 @@ def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: s
 
 def needed_annotations(cfg: CfgNode) -> list[str]:
     """What each annotation must have, besides its box, for the heads of this config."""
-    heads = {"segmentation": cfg.MODEL.MASK_ON, "keypoints": cfg.MODEL.KEYPOINT_ON}
+    copies = cfg.RESNET_DET.DATA.COPY_PASTE.PROB > 0
+    heads = {"segmentation": cfg.MODEL.MASK_ON or copies, "keypoints": cfg.MODEL.KEYPOINT_ON}
     return [key for key, is_on in heads.items() if is_on]
 
 

@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg
 from resnet_det.engine.precision import choose_amp_dtype, measure_bfloat16_speed_up
-from resnet_det.engine.trainer import TrainStep
+from resnet_det.engine.step import TrainStep
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 
@@ -61,7 +61,7 @@ def test_mixed_precision_on_the_cpu_gives_nearly_the_same_losses(make_cfg, dtype
         assert step.amp_dtype == (getattr(torch, dtype) if enabled else None)
         assert step.grad_scaler.is_enabled() == (enabled and dtype == "float16")
         torch.manual_seed(0)
-        batch = next(iter(step.data_loader))
+        batch = next(iter(trainer.build_train_loader(cfg, seed=1)))
         seen = []
         hook = step.model.backbone.bottom_up.res2.register_forward_hook(lambda *a, seen=seen: seen.append(a[2].dtype))
         with EventStorage(), torch.autocast("cpu", step.amp_dtype, enabled=step.amp_dtype is not None):

@@ -40,7 +40,14 @@ def test_every_tool_has_help(request, run_tool):
         ),
         ("convert_weights.py", ["no.pth", "x.pth"], "convert_weights: weights no.pth: no such file"),
         ("analyze_model.py", ["--config-file", "no.yaml"], "analyze_model: --config-file no.yaml: no such file"),
+        (
+            "check_dataset.py",
+            ["--annotations", "no.json", "--images", "."],
+            "check_dataset: --annotations no.json: no such file",
+        ),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
+        ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
+        ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),
     ],
 )
 def test_a_wrong_input_gives_one_line_and_status_2(run_tool, tool, args, message):
@@ -67,6 +74,22 @@ def test_costs_are_shown_by_part_and_over_depths(run_tool, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "R-34, one image of 64x96 on cpu" in run.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"costs.json", "costs.png"}
+
+
+def test_a_data_set_is_checked_and_cleaned(run_tool, coco_files, tmp_path):
+    path, images = coco_files
+    run = run_tool("check_dataset.py", "--annotations", path, "--images", images)
+    assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings, 0 notes"), run.stderr
+    path.write_text(path.read_text().replace("[4, 4, 20, 16]", "[4, 4, -20, 16]").replace("[8, 6, 30", "[-8, 6, 30"))
+    run = run_tool("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
+    assert run.returncode == 1, run.stderr
+    assert "a.png, image 1, annotation 1: box [4, 4, -20, 16]: width and height above 0 would be right" in run.stdout
+    assert "1 error, 1 warning, 0 notes" in run.stdout
+    assert "1  boxes clipped to their image" in run.stdout
+    fixed = run_tool("check_dataset.py", "--annotations", tmp_path / "new" / path.name, "--images", images)
+    assert (fixed.returncode, fixed.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings, 1 note")
+    again = run_tool("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
+    assert (again.returncode, again.stdout) == (2, "")
 
 
 def test_the_environment_is_described_and_tested(run_tool):

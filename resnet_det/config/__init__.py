@@ -1,0 +1,15 @@
+"""Our keys, what a config says about the ResNet, and what can be wrong with one."""
+
+from resnet_det.config.check import FPN_BACKBONE, PLAIN_BACKBONE, RETINANET_BACKBONE, backbone_outputs, check_cfg
+from resnet_det.config.keys import add_resnet_det_config
+from resnet_det.config.resnet import read_resnet_spec
+
+__all__ = [
+    "FPN_BACKBONE",
+    "PLAIN_BACKBONE",
+    "RETINANET_BACKBONE",
+    "add_resnet_det_config",
+    "backbone_outputs",
+    "check_cfg",
+    "read_resnet_spec",
+]

@@ -1,0 +1,123 @@
+"""The keys that resnet_det adds to a Detectron2 config: each with its default, and what it means."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+
+
+def add_resnet_det_config(cfg: CfgNode) -> None:
+    """Add our keys, with their defaults, to ``cfg`` in place; keys that are there already stay as they are."""
+    defaults = CfgNode()
+    defaults.MODEL = CfgNode()
+    defaults.MODEL.RESNET_DET = resnet_defaults()
+    defaults.RESNET_DET = CfgNode()
+
+    # Own data sets in COCO format: a list of [name, annotation file, image folder]. The names can then stand in
+    # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
+    defaults.RESNET_DET.DATA = CfgNode()
+    defaults.RESNET_DET.DATA.COCO = []
+    _add_augmentation(defaults.RESNET_DET.DATA)
+
+    # What a training image that cannot be read or used does: "raise" stops, "skip" takes the next one and lists it.
+    defaults.RESNET_DET.DATA.ON_BAD_IMAGE = "raise"
+    # Loading: pinned memory (for GPUs), and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
+    defaults.RESNET_DET.DATA.PIN_MEMORY = False
+    defaults.RESNET_DET.DATA.PREFETCH_FACTOR = 2
+
+    defaults.RESNET_DET.TRAIN = _train_defaults()
+    defaults.RESNET_DET.TEST = CfgNode()
+    # Images that go through the model together in evaluation.
+    defaults.RESNET_DET.TEST.BATCH_SIZE = 1
+    # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
+    defaults.RESNET_DET.TEST.VAL_LOSS = False
+    # Evaluate on the first so many images alone; 0: on all.
+    defaults.RESNET_DET.TEST.MAX_IMAGES = 0
+
+    _add_missing(cfg, defaults)
+
+
+def _train_defaults() -> CfgNode:
+    """How to train; with these defaults as Detectron2 does."""
+    node = CfgNode()
+    # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this
+    # machine, else float32). Both work on CUDA and on the CPU.
+    node.AMP_DTYPE = "float16"
+    # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
+    node.OPTIMIZER = "SGD"
+    # Forward passes of SOLVER.IMS_PER_BATCH images in a step: their gradients are averaged.
+    node.ACCUMULATE = 1
+    # Largest norm of all gradients together; 0: any. (SOLVER.CLIP_GRADIENTS clips each parameter by itself.)
+    node.CLIP_GRAD_NORM = 0.0
+    # Factor of the ResNet's learning rate, and once more for each stage below res5.
+    node.BACKBONE_LR_FACTOR = 1.0
+    node.LAYER_DECAY = 1.0
+    # For how many images a step SOLVER.BASE_LR is meant: it is scaled to those of this run. 0: it is taken as it is.
+    node.REFERENCE_BATCH_SIZE = 0
+    # Decay of a moving average of the weights, such as 0.9998, which is evaluated and saved; 0: none.
+    node.EMA_DECAY = 0.0
+    # Compile the backbone (torch.compile).
+    node.COMPILE = False
+    # Prefer operators that give the same numbers each time, on GPUs too.
+    node.DETERMINISTIC = False
+    # How many of the newest checkpoints to keep; 0: all.
+    node.KEEP_CHECKPOINTS = 0
+    # A result by which model_best.pth is chosen, such as "bbox/AP"; "": none is kept.
+    node.BEST_METRIC = ""
+    # Evaluations without a better BEST_METRIC after which training stops; 0: never.
+    node.EARLY_STOPPING = 0
+    # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
+    node.LOGGERS = []
+    return node
+
+
+def _add_augmentation(node: CfgNode) -> None:
+    """Augmentation in training, all off: what Detectron2 does by INPUT.* alone."""
+    # Large-scale jitter, in place of INPUT.MIN_SIZE_TRAIN and MAX_SIZE_TRAIN: the image is fitted into a square of SIZE
+    # pixels times MIN_SCALE to MAX_SCALE, then cropped or padded to SIZE.
+    node.LSJ = CfgNode({"ENABLED": False, "MIN_SCALE": 0.1, "MAX_SCALE": 2.0, "SIZE": 1024})
+    # Chance of pasting a random choice of another training image's objects, at most MAX_OBJECTS (0: any number).
+    node.COPY_PASTE = CfgNode({"PROB": 0.0, "MAX_OBJECTS": 0})
+    # Chance of changing the colours. Brightness, contrast and saturation are multiplied by 1 - x to 1 + x, the hue is
+    # turned by at most HUE (1: once round). The strengths are SSD's.
+    node.PHOTOMETRIC = CfgNode({"PROB": 0.0, "BRIGHTNESS": 0.125, "CONTRAST": 0.5, "SATURATION": 0.5, "HUE": 0.05})
+
+
+def resnet_defaults() -> CfgNode:
+    """What MODEL.RESNETS has no keys for. With these defaults the ResNet is Detectron2's."""
+    node = CfgNode()
+    # Blocks of res2 to res5, such as [3, 8, 36, 3], and their kind, "basic" or "bottleneck"; empty: those of
+    # MODEL.RESNETS.DEPTH.
+    node.STAGE_BLOCKS = []
+    node.BLOCK = ""
+    # "7x7", "deep" (ResNet-C: three 3x3) or "deep_tiered".
+    node.STEM = "7x7"
+    # Where the shape changes: "projection", or "avg_down" (ResNet-D). "none": no shortcuts at all, the plain net.
+    node.SHORTCUT = "projection"
+    # Pre-activation blocks (ResNet-v2).
+    node.PREACT = False
+    # Squeeze-and-excitation with so many times fewer channels (usually 16); 0: none.
+    node.SE_REDUCTION = 0
+    # Start each block as its shortcut: zero weights in the last norm.
+    node.ZERO_INIT_RESIDUAL = False
+    # Chance of skipping the last block in training; it grows linearly from the first block.
+    node.STOCHASTIC_DEPTH = 0.0
+    # Dilation of res2 to res5, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
+    # stride of the stage before, under an FPN too.
+    node.DILATIONS = []
+    # Which of res2 to res5 save memory in training by computing their blocks twice.
+    node.CHECKPOINT_STAGES = [False, False, False, False]
+    # Set INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 to what MODEL.WEIGHTS were trained with.
+    node.MATCH_WEIGHTS = False
+    # Stop before training if those four keys are not what MODEL.WEIGHTS were trained with, as far as that is known.
+    node.CHECK_WEIGHTS = True
+    # Let training from scratch freeze random weights (FREEZE_AT > 0) or have norms that never normalise (FrozenBN).
+    node.ALLOW_FROZEN_RANDOM = False
+    return node
+
+
+def _add_missing(cfg: CfgNode, defaults: CfgNode) -> None:
+    for key, value in defaults.items():
+        if key not in cfg:
+            cfg[key] = value
+        elif isinstance(value, CfgNode):
+            _add_missing(cfg[key], value)

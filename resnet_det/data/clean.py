@@ -1,0 +1,251 @@
+"""Cleaned copies of inspected data sets: what can be mended is mended, the other broken entries are left out."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pycocotools.mask
+from PIL import Image, ImageOps
+
+from resnet_det.data.inspect_boxes import clip_boxes
+from resnet_det.data.inspect_entries import is_id
+from resnet_det.data.inspect_masks import is_polygon
+from resnet_det.data.inspection import InspectedSet, inspect_content
+from resnet_det.data.problems import Problem
+from resnet_det.errors import InputError
+
+DROPPED = {
+    "malformed-entry",
+    "duplicate-image-id",  # whose the annotations are cannot be told; the first entry keeps them
+    "unknown-image-id",
+    "unknown-category-id",
+    "missing-image",
+    "unreadable-image",
+    "truncated-image",
+    "wrong-size",
+    "box-not-finite",
+    "box-without-area",
+    "box-outside",
+    "duplicate-box",
+    "malformed-mask",
+    "rle-size",
+    "keypoints-length",
+}
+REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image"}
+_FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "BMP": "BMP", "TIFF": "TIFF", "WEBP": "WEBP", "PPM": "PPM"}  # others: PNG
+
+
+def make_output_folder(folder: Path) -> None:
+    """Make the folder for cleaned copies. It must be new: writing over a hard link would change the original.
+
+    Raises:
+        InputError: there is something in it.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"--fix {folder}: is there, and not an empty folder; name a new one")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def write_clean_sets(sets: Sequence[InspectedSet], folder: Path) -> Iterator[str]:
+    """Write the sets to ``folder``: annotation files, and images below ``images/``; one folder each if they had.
+
+    Yields:
+        What was written and what was changed, line by line, as it is done.
+    """
+    names = _make_unique([one.annotation_file.name for one in sets])
+    sources = list(dict.fromkeys(one.image_folder.resolve() for one in sets))
+    below = dict(zip(sources, _make_unique([source.name for source in sources]), strict=True))
+    for one, name in zip(sets, names, strict=True):
+        if not one.is_usable:
+            yield f"{one.annotation_file}: no copy, since it is not in COCO format"
+            continue
+        source = one.image_folder.resolve()
+        images = folder / "images" / below[source] if len(sources) > 1 else folder / "images"
+        rewritten = {
+            one.content["images"][problem.index]["file_name"]: problem.kind
+            for problem in reversed(one.problems)  # of several kinds the first stays: how the image is turned
+            if problem.kind in REWRITTEN and problem.section == "images"
+        }
+        content, changes = clean_content(one.content, one.problems)
+        for number, image in enumerate(content["images"]):
+            name_before = image["file_name"]
+            if PurePath(name_before).is_absolute() or ".." in PurePath(name_before).parts:
+                image["file_name"] = f"{number}_{PurePath(name_before).name}"  # stays in the new folder
+            kind = rewritten.get(name_before)
+            _write_image(source / name_before, images / image["file_name"], kind)
+            if kind:
+                changes[f"images rewritten as 8-bit RGB: {kind}"] += 1
+        (folder / name).write_text(json.dumps(content))
+        yield (
+            f"{folder / name}: {len(content['images']):,} images (in {images}), "
+            f"{len(content['annotations']):,} annotations"
+        )
+        wide = max((len(f"{count:,}") for count in changes.values()), default=0)
+        yield from (f"  {count:{wide},}  {change}" for change, count in sorted(changes.items()))
+        if not changes:
+            yield "  nothing to change"
+
+
+def clean_content(content: dict[str, Any], problems: Sequence[Problem]) -> tuple[dict[str, Any], Counter[str]]:
+    """A copy of an annotation file's content without the errors among ``problems``, and what was changed, counted.
+
+    It is inspected again after each round of changes, since one can bring another to light: annotations that move to
+    an image may be there already.
+    """
+    sections = ("images", "annotations", "categories")
+    content = content | {
+        section: [dict(entry) if isinstance(entry, dict) else entry for entry in content[section]]
+        for section in sections
+    }
+    changes: Counter[str] = Counter()
+    while made := _change(content, problems):
+        changes += made
+        problems = inspect_content(content)[0]
+    return content, changes
+
+
+def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str]:
+    """Change ``content`` in place by one round of ``problems``."""
+    made: Counter[str] = Counter()
+    dropped: dict[str, set[int]] = defaultdict(set)
+
+    def drop(problem: Problem) -> None:
+        if problem.index not in dropped[problem.section]:
+            dropped[problem.section].add(problem.index)
+            made[f"{problem.section} dropped: {problem.kind}"] += 1
+
+    for problem in problems:
+        if problem.kind in DROPPED:
+            drop(problem)
+    # An image listed twice waits for a round in which all entries are sound, the one that stays included.
+    waiting = {"file-listed-twice"} if any(dropped.values()) else set()
+    sizes = {image["id"]: (image["width"], image["height"]) for image in _sound_images(content, dropped["images"])}
+    fresh_ids = {
+        section: itertools.count(1 + max((e["id"] for e in content[section] if _has_number(e)), default=0))
+        for section in ("annotations", "categories")
+    }
+    for problem in problems:
+        if problem.index in dropped[problem.section] or problem.kind in waiting:
+            continue
+        entry = content[problem.section][problem.index] if problem.section else {}
+        if problem.kind == "box-partly-outside":
+            _clip_box(entry, sizes[entry["image_id"]])
+            made["boxes clipped to their image"] += 1
+        elif problem.kind == "missing-area":
+            entry["area"] = _measure_area(entry, sizes.get(entry["image_id"]))
+            made["areas filled in"] += 1
+        elif problem.kind == "polygon-too-short":
+            entry["segmentation"] = [polygon for polygon in entry["segmentation"] if is_polygon(polygon)]
+            if entry["segmentation"]:
+                made["polygons dropped: polygon-too-short"] += 1
+            else:
+                drop(problem)
+        elif problem.kind == "duplicate-annotation-id":
+            entry["id"] = next(fresh_ids["annotations"])
+            made["annotations with a new id"] += 1
+        elif problem.kind == "duplicate-category-id":
+            first = next(c for c in content["categories"] if isinstance(c, dict) and c.get("id") == entry["id"])
+            if first.get("name") == entry["name"]:
+                drop(problem)
+            else:
+                entry["id"] = next(fresh_ids["categories"])
+                made["categories with a new id"] += 1
+        elif problem.kind == "file-listed-twice":
+            _move_annotations(content, problem.index)
+            drop(problem)
+    _drop(content, dropped, made)
+    return made
+
+
+def _drop(content: dict[str, Any], dropped: dict[str, set[int]], made: Counter[str]) -> None:
+    """Take away entries, and the annotations of images that are no longer there."""
+    known = {image["id"] for image in content["images"] if isinstance(image, dict) and is_id(image.get("id"))}
+    for section, places in dropped.items():
+        content[section] = [entry for index, entry in enumerate(content[section]) if index not in places]
+    gone = known - {image["id"] for image in content["images"]}
+    kept = [a for a in content["annotations"] if not isinstance(a, dict) or a.get("image_id") not in gone]
+    if len(kept) < len(content["annotations"]):
+        made["annotations dropped: those of dropped images"] += len(content["annotations"]) - len(kept)
+    content["annotations"] = kept
+
+
+def _clip_box(annotation: dict[str, Any], size: tuple[int, int]) -> None:
+    _, _, width, height = annotation["bbox"]
+    is_box_area = annotation.get("area") == width * height
+    annotation["bbox"] = clip_boxes(np.array([annotation["bbox"]], dtype=float), np.array([size]))[0].tolist()
+    if is_box_area:
+        annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
+
+
+def _measure_area(annotation: dict[str, Any], size: tuple[int, int] | None) -> float:
+    """Area of the mask, or of the box where there is none."""
+    mask = annotation.get("segmentation")
+    _, _, width, height = annotation["bbox"]
+    if isinstance(mask, list) and mask and size and all(isinstance(p, list) and is_polygon(p) for p in mask):
+        rles = pycocotools.mask.frPyObjects(mask, size[1], size[0])
+        return float(pycocotools.mask.area(pycocotools.mask.merge(rles)))
+    return float(width * height)
+
+
+def _move_annotations(content: dict[str, Any], index: int) -> None:
+    """Give the annotations of an image to the first image of the same file."""
+    image = content["images"][index]
+    path = os.path.normpath(image["file_name"])
+    first = next(other for other in content["images"] if os.path.normpath(other["file_name"]) == path)
+    for annotation in content["annotations"]:
+        if annotation["image_id"] == image["id"]:
+            annotation["image_id"] = first["id"]
+
+
+def _sound_images(content: dict[str, Any], dropped: set[int]) -> list[dict[str, Any]]:
+    return [image for index, image in enumerate(content["images"]) if index not in dropped]
+
+
+def _has_number(entry: Any) -> bool:
+    return isinstance(entry, dict) and type(entry.get("id")) is int
+
+
+def _make_unique(names: Sequence[str]) -> list[str]:
+    """The names, with a number before those that others have, too."""
+    return [name if names.count(name) == 1 else f"{number}_{name}" for number, name in enumerate(names, 1)]
+
+
+def _write_image(source: Path, target: Path, kind: str | None) -> None:
+    """Link or copy a file; rewrite it as 8-bit RGB if there is a ``kind`` of problem with it."""
+    if target.exists():  # sets that share a folder may share images
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if kind:
+        with Image.open(source) as image:
+            file_format = _FORMATS.get(image.format, "PNG")
+            rewrite = make_rgb(image if kind == "exif-size" else ImageOps.exif_transpose(image))
+        rewrite.save(target, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
+        return
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def make_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB pixels without metadata, as stored.
+
+    More bits are scaled down from the smallest of 8, 10, 12, 14, 16, ... bits that hold the image: cameras and
+    microscopes store 12 bits in 16.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image, dtype=np.float64)
+        bits = 8
+        while values.max() >= 2**bits:
+            bits += 2
+        image = Image.fromarray(np.clip(values / 2 ** (bits - 8), 0, 255).astype(np.uint8))
+    converted = image.convert("RGB")
+    return Image.fromarray(np.asarray(converted))

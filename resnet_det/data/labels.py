@@ -1,0 +1,129 @@
+"""Labelled images on their way from another format to COCO's: what the readers of VOC and YOLO have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from resnet_det.data.check import check_coco
+from resnet_det.errors import InputError
+
+MAX_LISTED = 10  # problems listed in a message
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+@dataclass(frozen=True)
+class LabelledObject:
+    """One object: its class, box [x, y, width, height] and polygon [x0, y0, ...] in pixels, and COCO's ``iscrowd``."""
+
+    class_name: str
+    box: tuple[float, float, float, float]
+    polygon: tuple[float, ...] = ()
+    is_crowd: bool = False
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image below the image folder of its split, and its objects."""
+
+    file_name: str
+    width: int
+    height: int
+    objects: list[LabelledObject]
+
+
+@dataclass
+class Split:
+    """The images of one split, and everything that is wrong with its files."""
+
+    name: str
+    image_folder: Path
+    images: list[LabelledImage] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str | os.PathLike[str]) -> list[Path]:
+    """Write ``<folder>/<split>.json`` for each split, all or none.
+
+    Raises:
+        InputError: a split has problems; the first ones are listed, and nothing is written.
+    """
+    problems = [problem for split in splits for problem in split.problems]
+    contents = [to_coco(split.images, class_names) for split in splits]
+    for split, content in zip(splits, contents, strict=True):
+        if not split.problems:
+            problems += [f"{split.name}: {problem}" for problem in check_coco(content, split.image_folder)]
+    if problems:
+        more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
+        raise InputError.from_problems(f"problems: {len(problems)}; nothing written", problems[:MAX_LISTED] + more)
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{split.name}.json" for split in splits]
+    with tempfile.TemporaryDirectory(prefix=".coco-", dir=folder) as work:
+        for path, content in zip(paths, contents, strict=True):
+            Path(work, path.name).write_text(json.dumps(content))
+        for path in paths:
+            Path(work, path.name).replace(path)
+    return paths
+
+
+def to_coco(images: Sequence[LabelledImage], class_names: Sequence[str]) -> dict[str, Any]:
+    """The content of a COCO annotation file. Ids start at 1; areas are those of the polygons, else of the boxes."""
+    category_ids = {name: index for index, name in enumerate(class_names, start=1)}
+    annotations = []
+    for image_id, image in enumerate(images, start=1):
+        for item in image.objects:
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": image_id,
+                "category_id": category_ids[item.class_name],
+                "bbox": list(item.box),
+                "area": polygon_area(item.polygon) if item.polygon else item.box[2] * item.box[3],
+                "iscrowd": int(item.is_crowd),
+            }
+            annotations.append(annotation | ({"segmentation": [list(item.polygon)]} if item.polygon else {}))
+    return {
+        "images": [
+            {"id": image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
+            for image_id, image in enumerate(images, start=1)
+        ],
+        "annotations": annotations,
+        "categories": [{"id": index, "name": name} for name, index in category_ids.items()],
+    }
+
+
+def count_objects(split: Split, class_names: Sequence[str]) -> dict[str, int]:
+    """How many objects of each class ``split`` has."""
+    counts = Counter(item.class_name for image in split.images for item in image.objects)
+    return {name: counts[name] for name in class_names}
+
+
+def read_image_size(path: Path) -> tuple[int, int]:
+    """Width and height in pixels as Detectron2 reads the image: turned upright as its EXIF data say.
+
+    Raises:
+        InputError: it is missing or is no image.
+    """
+    try:
+        with Image.open(path) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # orientation
+            return (image.height, image.width) if turned else image.size
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such image") from None
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"{path}: not an image: {error}") from None
+
+
+def polygon_area(polygon: Sequence[float]) -> float:
+    """Area in pixels of a polygon [x0, y0, x1, y1, ...]."""
+    x, y = polygon[::2], polygon[1::2]
+    corners = zip(x, y, (*x[1:], x[0]), (*y[1:], y[0]), strict=True)
+    return abs(sum(x0 * y1 - x1 * y0 for x0, y0, x1, y1 in corners)) / 2

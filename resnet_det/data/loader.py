@@ -1,0 +1,200 @@
+"""Batches to train on: the same for any number of processes and workers, and again after an interruption."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.data.common import DatasetFromList
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from resnet_det.errors import InputError
+
+BAD_IMAGE_CHOICES = ("raise", "skip")
+
+# Under these keys a sample tells the main process which images could not be used, and what was wrong.
+SKIPPED = "resnet_det_skipped"
+
+
+def seed_all(*numbers: int) -> None:
+    """Seed ``random``, NumPy and torch (all devices) from ``numbers``, which name a moment of the run."""
+    state = np.random.SeedSequence(numbers).generate_state(3)
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    torch.manual_seed(int(state[2]))
+
+
+class TrainBatchSampler(Sampler):
+    """Endless batches of (index, position); position counts the samples of the run, and seeds their augmentation.
+
+    Images are shuffled anew each epoch, as by Detectron2's TrainingSampler. Batches are made of all processes' images
+    and then split, so that one process and many see the same ones. With ``groups``, a batch has images of one group.
+    """
+
+    def __init__(
+        self,
+        num_images: int,
+        *,
+        batch_size: int,
+        seed: int,
+        groups: Sequence[int] | None = None,
+        repeat_factors: Sequence[float] | None = None,
+        accumulate: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        start_step: int = 0,
+    ) -> None:
+        """
+        Args:
+            num_images: of the data set.
+            batch_size: images of all processes in one forward pass.
+            groups: a number for each image, such as 0 for wide and 1 for tall.
+            repeat_factors: how often each image comes in an epoch, on average (LVIS, arXiv 1908.03195, appendix B).
+            accumulate: forward passes in a step; a step takes batch_size * accumulate images.
+            start_step: how many steps to leave out, as they were made before an interruption.
+        """
+        self.num_images = num_images
+        self.batch_size, self.accumulate = batch_size, accumulate
+        self.seed, self.start_step = seed, start_step
+        self.groups = groups or [0] * num_images
+        self.repeat_factors = None if repeat_factors is None else torch.as_tensor(repeat_factors, dtype=torch.float64)
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for number, step in enumerate(self._steps()):
+            if number < self.start_step:
+                continue
+            for start in range(0, len(step), self.batch_size):
+                yield step[start : start + self.batch_size][self.rank :: self.world_size]
+
+    def _steps(self) -> Iterator[list[tuple[int, int]]]:
+        buckets: dict[int, list[tuple[int, int]]] = {}
+        position = 0
+        epoch = 0
+        while True:
+            for index in self._epoch(epoch):
+                bucket = buckets.setdefault(self.groups[index], [])
+                bucket.append((index, position))
+                position += 1
+                if len(bucket) == self.batch_size * self.accumulate:
+                    yield bucket[:]
+                    bucket.clear()
+            epoch += 1
+
+    def _epoch(self, epoch: int) -> list[int]:
+        generator = torch.Generator().manual_seed(self.seed + epoch)
+        indices = torch.arange(self.num_images)
+        if self.repeat_factors is not None:
+            whole = self.repeat_factors.floor()
+            extra = torch.rand(self.num_images, generator=generator, dtype=torch.float64) < self.repeat_factors - whole
+            indices = indices.repeat_interleave((whole + extra).long())
+        return indices[torch.randperm(len(indices), generator=generator)].tolist()
+
+
+class TrainDataset(Dataset):
+    """Mapped samples by (index, position): what is random in the mapping depends on the seed and the position alone."""
+
+    def __init__(
+        self, dicts: Sequence[dict], mapper: Callable[[dict], dict | None], *, seed: int, on_bad_image: str = "raise"
+    ) -> None:
+        """
+        Args:
+            dicts: Detectron2's data set dicts.
+            mapper: makes what a model takes of one of them; None: this image cannot be used.
+            on_bad_image: "raise", or "skip": take the next image instead, and note it under ``SKIPPED``.
+        """
+        self.dicts = DatasetFromList(list(dicts), copy=False, serialize=True)
+        self.mapper = mapper
+        self.seed, self.on_bad_image = seed, on_bad_image
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        index, position = key
+        skipped = []
+        for attempt in range(len(self)):
+            entry = self.dicts[(index + attempt) % len(self)]
+            seed_all(self.seed, position, attempt)
+            try:
+                sample = self.mapper(copy.deepcopy(entry))
+            except Exception as error:  # a damaged image can fail in any way
+                skipped.append((str(entry.get("file_name")), f"{type(error).__name__}: {error}"))
+                if self.on_bad_image == "raise":
+                    break
+                continue
+            if sample is not None:
+                return {**sample, SKIPPED: skipped} if skipped else sample
+        return {SKIPPED: skipped, "failed": True}
+
+
+def collect_skipped(batch: list[dict]) -> list[tuple[str, str]]:
+    """Take the notes on images that could not be used off the samples of ``batch``.
+
+    Returns:
+        File names with what was wrong.
+
+    Raises:
+        InputError: a sample is nothing but such a note.
+    """
+    skipped: list[tuple[str, str]] = []
+    for sample in batch:
+        failed = sample.pop("failed", False)
+        notes = sample.pop(SKIPPED, [])
+        if failed:
+            name, problem = notes[-1] if notes else ("any image", "the mapper leaves out every one")
+            raise InputError(
+                f"{name}: {problem}. RESNET_DET.DATA.ON_BAD_IMAGE skip leaves such images out and lists them; "
+                "tools/check_dataset.py finds them before"
+            )
+        skipped += notes
+    return skipped
+
+
+def build_loader(
+    dataset: TrainDataset,
+    sampler: TrainBatchSampler,
+    *,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+    prefetch_factor: int = 2,
+) -> DataLoader:
+    """A torch loader of lists of samples."""
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=num_workers,
+        collate_fn=keep_list,
+        pin_memory=pin_memory,
+        prefetch_factor=prefetch_factor if num_workers else None,
+        worker_init_fn=_use_one_thread,
+    )
+
+
+def keep_list(batch: list[dict]) -> list[dict]:
+    """Detectron2's models take lists."""
+    return batch
+
+
+def _use_one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def category_repeat_factors(dicts: Sequence[dict], threshold: float) -> list[float]:
+    """How often to repeat each image so that rare classes are seen more (LVIS, arXiv 1908.03195, appendix B).
+
+    The factor of a class that is in a part f of the images is max(1, sqrt(threshold / f)); an image has the largest
+    factor of its classes.
+    """
+    counts: dict[int, int] = {}
+    classes = [{annotation["category_id"] for annotation in entry.get("annotations", ())} for entry in dicts]
+    for present in classes:
+        for category in present:
+            counts[category] = counts.get(category, 0) + 1
+    factors = {category: max(1.0, math.sqrt(threshold * len(dicts) / count)) for category, count in counts.items()}
+    return [max((factors[category] for category in present), default=1.0) for present in classes]

@@ -1,0 +1,102 @@
+"""Loaders of the data sets that a config names."""
+
+from __future__ import annotations
+
+from detectron2.config import CfgNode
+from detectron2.data import (
+    DatasetMapper,
+    build_detection_test_loader,
+    get_detection_dataset_dicts,
+)
+from detectron2.data import transforms as T
+from detectron2.utils import comm
+from torch.utils.data import DataLoader, Subset
+
+from resnet_det.data.loader import (
+    TrainBatchSampler,
+    TrainDataset,
+    build_loader,
+    category_repeat_factors,
+    keep_list,
+)
+from resnet_det.data.mapper import build_mapper
+from resnet_det.errors import InputError
+
+
+def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
+    """Endless batches of DATASETS.TRAIN for this process, from ``start_step`` on.
+
+    Raises:
+        InputError: DATALOADER.SAMPLER_TRAIN is none that is known here, or the batch cannot be split.
+    """
+    dicts = get_detection_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+    world_size = comm.get_world_size()
+    if cfg.SOLVER.IMS_PER_BATCH % world_size:
+        raise InputError(
+            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes cannot share evenly"
+        )
+    factors = None
+    if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
+        factors = category_repeat_factors(dicts, cfg.DATALOADER.REPEAT_THRESHOLD)
+    groups = [int(entry["width"] <= entry["height"]) for entry in dicts]
+    sampler = TrainBatchSampler(
+        len(dicts),
+        batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        groups=groups if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
+        repeat_factors=factors,
+        accumulate=cfg.RESNET_DET.TRAIN.ACCUMULATE,
+        rank=comm.get_rank(),
+        world_size=world_size,
+        start_step=start_step,
+    )
+    data = cfg.RESNET_DET.DATA
+    dataset = TrainDataset(dicts, build_mapper(cfg, True, dicts), seed=seed, on_bad_image=data.ON_BAD_IMAGE)
+    return build_loader(
+        dataset,
+        sampler,
+        num_workers=cfg.DATALOADER.NUM_WORKERS,
+        pin_memory=data.PIN_MEMORY,
+        prefetch_factor=data.PREFETCH_FACTOR,
+    )
+
+
+def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """This process's share of the images to evaluate on, in batches of RESNET_DET.TEST.BATCH_SIZE."""
+    return _in_batches(cfg, build_detection_test_loader(cfg, name))
+
+
+def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
+    """The same images with their annotations, as training has them, but resized as for a test and not augmented."""
+    resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
+    mapper = DatasetMapper(
+        is_train=True,
+        augmentations=[resize],
+        image_format=cfg.INPUT.FORMAT,
+        use_instance_mask=cfg.MODEL.MASK_ON,
+        use_keypoint=cfg.MODEL.KEYPOINT_ON,
+        instance_mask_format=cfg.INPUT.MASK_FORMAT,
+    )
+    return _in_batches(cfg, build_detection_test_loader(cfg, name, mapper=mapper))
+
+
+def _in_batches(cfg: CfgNode, loader: DataLoader) -> DataLoader:
+    """Detectron2's test loader has one image a batch, and no key for more."""
+    test, data = cfg.RESNET_DET.TEST, cfg.RESNET_DET.DATA
+    dataset, sampler = loader.dataset, list(loader.batch_sampler.sampler)
+    if test.MAX_IMAGES:
+        sampler = sampler[: test.MAX_IMAGES]
+    num_workers = cfg.DATALOADER.NUM_WORKERS
+    return DataLoader(
+        Subset(dataset, sampler),
+        batch_size=test.BATCH_SIZE,
+        num_workers=num_workers,
+        collate_fn=keep_list,
+        pin_memory=data.PIN_MEMORY,
+        prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
+    )

@@ -1,0 +1,86 @@
+"""Where numbers go while training: the log, metrics.json, TensorBoard, Weights & Biases, MLflow."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from types import ModuleType
+
+from detectron2.config import CfgNode
+from detectron2.engine.defaults import default_writers
+from detectron2.utils.events import EventWriter, get_event_storage
+
+from resnet_det.errors import InputError
+
+LOGGER_CHOICES = ("wandb", "mlflow")
+
+
+class WandbWriter(EventWriter):
+    """Numbers to Weights & Biases; the run is configured by its own environment variables (WANDB_PROJECT, ...)."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        wandb = _import("wandb")
+        self.run = wandb.init(config={"cfg": cfg.dump()}, dir=cfg.OUTPUT_DIR, resume="allow")
+        self.last = -1
+
+    def write(self) -> None:
+        by_iteration: dict[int, dict[str, float]] = {}
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
+            if iteration > self.last:
+                by_iteration.setdefault(iteration, {})[name] = value
+        for iteration, values in sorted(by_iteration.items()):
+            self.run.log(values, step=iteration)
+            self.last = iteration
+
+    def close(self) -> None:
+        self.run.finish()
+
+
+class MlflowWriter(EventWriter):
+    """Numbers to MLflow; the server is set by its own environment variables (MLFLOW_TRACKING_URI, ...)."""
+
+    def __init__(self, cfg: CfgNode) -> None:
+        self.mlflow = _import("mlflow")
+        self.mlflow.start_run()
+        self.mlflow.log_text(cfg.dump(), "config.yaml")
+        self.last = -1
+
+    def write(self) -> None:
+        newest = self.last
+        for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
+            if iteration > self.last:
+                self.mlflow.log_metric(name.replace("@", "_"), value, step=iteration)
+                newest = max(newest, iteration)
+        self.last = newest
+
+    def close(self) -> None:
+        self.mlflow.end_run()
+
+
+def build_writers(cfg: CfgNode, max_iter: int) -> list[EventWriter]:
+    """Detectron2's writers, and those that RESNET_DET.TRAIN.LOGGERS names.
+
+    On a terminal, where a progress line shows the numbers, Detectron2's lines go to the log file alone.
+
+    Raises:
+        InputError: the package of a logger is not installed.
+    """
+    if shows_progress():
+        for handler in logging.getLogger("detectron2").handlers:
+            if getattr(handler, "stream", None) in (sys.stdout, sys.stderr):
+                handler.addFilter(lambda record: record.name != "detectron2.utils.events")
+    known = {"wandb": WandbWriter, "mlflow": MlflowWriter}
+    return [*default_writers(cfg.OUTPUT_DIR, max_iter), *(known[name](cfg) for name in cfg.RESNET_DET.TRAIN.LOGGERS)]
+
+
+def shows_progress() -> bool:
+    """Whether a person looks on."""
+    return sys.stderr.isatty()
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise InputError(f"RESNET_DET.TRAIN.LOGGERS has {name!r}: pip install 'resnet_det[{name}]'") from None

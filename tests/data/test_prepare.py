@@ -1,0 +1,259 @@
+"""VOC's and YOLO's layouts become COCO files with known boxes; what is wrong in them is named, and nothing written."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from detectron2.data.datasets import load_coco_json
+from PIL import Image
+
+from resnet_det.data import check_coco, read_coco_json
+from resnet_det.data.labels import count_objects, polygon_area, read_image_size, write_coco
+from resnet_det.data.voc import read_voc
+from resnet_det.data.yolo import read_yolo
+from resnet_det.errors import InputError
+
+WIDTH, HEIGHT = 64, 48
+
+
+def save_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)).save(path)
+
+
+def voc_object(name, *edges, difficult=0):
+    tags = "".join(f"<{t}>{e}</{t}>" for t, e in zip(("xmin", "ymin", "xmax", "ymax"), edges, strict=True))
+    return f"<object><name>{name}</name><difficult>{difficult}</difficult><bndbox>{tags}</bndbox></object>"
+
+
+def voc_xml(name, *objects, width=WIDTH):
+    size = f"<size><width>{width}</width><height>{HEIGHT}</height><depth>3</depth></size>"
+    return f"<annotation>\n<filename>{name}.png</filename>\n{size}{''.join(objects)}</annotation>"
+
+
+@pytest.fixture
+def voc(tmp_path):
+    """Two images to train on and one to test on."""
+    folder = tmp_path / "voc"
+    for name in ("Annotations", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    objects = {
+        "a": [voc_object("dog", 1, 1, 64, 48), voc_object("cat", 11, 6, 30, 20, difficult=1)],
+        "b": [],
+        "c": [voc_object("cat", 5.5, 2, 10, 3)],
+    }
+    for name, items in objects.items():
+        save_image(folder / "JPEGImages" / f"{name}.png")
+        (folder / "Annotations" / f"{name}.xml").write_text(voc_xml(name, *items))
+    (folder / "ImageSets" / "Main" / "train.txt").write_text("a\nb\n")
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("c 1\n")
+    return folder
+
+
+def boxes(path):
+    return [(a["image_id"], a["category_id"], *a["bbox"]) for a in json.loads(path.read_text())["annotations"]]
+
+
+def test_voc_boxes_count_from_one_with_both_ends(voc, tmp_path):
+    splits, names = read_voc(voc)
+    train, test = write_coco(splits, names, tmp_path / "out")
+    assert names == ["cat", "dog"]
+    assert (train.name, test.name) == ("train.json", "test.json")
+    assert boxes(train) == [(1, 2, 0, 0, 64, 48), (1, 1, 10, 5, 20, 15)]
+    assert boxes(test) == [(1, 1, 4.5, 1, 5.5, 2)]
+    content = read_coco_json(train)
+    assert check_coco(content, voc / "JPEGImages") == []
+    assert content["images"][1] == {"id": 2, "file_name": "b.png", "height": HEIGHT, "width": WIDTH}
+    assert [a["area"] for a in content["annotations"]] == [64 * 48, 300]
+    assert count_objects(splits[0], names) == {"cat": 1, "dog": 1}
+    assert len(load_coco_json(str(train), str(voc / "JPEGImages"))) == 2
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.json", "train.json"]
+
+
+def test_voc_boxes_of_labelimg_are_edges(voc, tmp_path):
+    (voc / "Annotations" / "a.xml").write_text(voc_xml("a", voc_object("dog", 0, 3, 64, 48)))
+    assert "(boxes that count from 0: --zero-based)" in read_voc(voc)[0][0].problems[0]
+    splits, names = read_voc(voc, ["train"], zero_based=True)
+    assert boxes(write_coco(splits, names, tmp_path / "out")[0]) == [(1, 1, 0, 3, 64, 45)]
+
+
+def test_difficult_objects_are_ordinary_or_crowds(voc):
+    for ignore in (False, True):
+        objects = read_voc(voc, ignore_difficult=ignore)[0][0].images[0].objects
+        assert [item.is_crowd for item in objects] == [False, ignore]
+
+
+def test_voc_classes_can_be_given_in_their_order(voc):
+    splits, names = read_voc(voc, class_names=["dog", "cat"])
+    assert names == ["dog", "cat"]
+    assert [split.problems for split in splits] == [[], []]
+    splits, _ = read_voc(voc, class_names=["dog"])
+    assert "a.xml: object 2 is a 'cat', which is not among the classes given" in splits[0].problems[0]
+
+
+def test_voc_without_lists_is_one_split(voc):
+    for path in (voc / "ImageSets" / "Main").iterdir():
+        path.unlink()
+    with pytest.raises(InputError, match=r"no train, val, test.txt; there are no lists"):
+        read_voc(voc)
+    (voc / "ImageSets" / "Main").rmdir()
+    (split,), _ = read_voc(voc)
+    assert (split.name, len(split.images)) == ("all", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("<annotation><object>", r"a.xml: not an XML file, or cut off: .*line 1"),
+        (voc_xml("a", voc_object("dog", 5, 5, 3, 9)), r"a.xml: object 1: its box 5, 5, 3, 9 is empty"),
+        (
+            voc_xml("a", voc_object("dog", 5, 5, 65, 9)),
+            r"object 1: its box 5, 5, 65, 9 reaches outside the 64 x 48 pix",
+        ),
+        (voc_xml("a", voc_object("dog", 5, "x", 6, 9)), r"object 1: its bndbox is not four numbers"),
+        (voc_xml("a", voc_object("", 5, 5, 6, 9)), r"object 1: it has no name"),
+        (voc_xml("a", width=65), r"a.xml: the size is 65 x 48, but .*a.png has 64 x 48 pixels"),
+    ],
+)
+def test_voc_problems_are_named_and_nothing_is_written(voc, tmp_path, text, message):
+    (voc / "Annotations" / "a.xml").write_text(text)
+    splits, names = read_voc(voc)
+    with pytest.raises(InputError, match=message):
+        write_coco(splits, names, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_files_of_voc_are_named(voc):
+    (voc / "JPEGImages" / "a.png").unlink()
+    (voc / "Annotations" / "b.xml").unlink()
+    missing_image, missing_xml = read_voc(voc)[0][0].problems
+    assert "a.xml: neither a.png nor a.jpg is in" in missing_image
+    assert "b.xml: no such file, but train lists it" in missing_xml
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    """One image to train on and two to evaluate, one of them without objects."""
+    folder = tmp_path / "yolo"
+    for name in ("train/a", "val/b", "val/c"):
+        save_image(folder / "images" / f"{name}.png")
+    for split in ("train", "val"):
+        (folder / "labels" / split).mkdir(parents=True)
+    (folder / "labels" / "train" / "a.txt").write_text("1 0.5 0.25 0.25 0.5\n\n0 0 0 0.5 0 0.5 0.5\n")
+    (folder / "labels" / "val" / "b.txt").write_text("0 0 0.5 0.5 0.5\n")
+    (folder / "data.yaml").write_text("train: images/train\nval: ../images/val\nnames: {0: cat, 1: dog}\n")
+    return folder
+
+
+def test_yolo_boxes_and_polygons(yolo, tmp_path):
+    splits, names = read_yolo(yolo / "data.yaml")
+    train, val = write_coco(splits, names, tmp_path / "out")
+    assert names == ["cat", "dog"]
+    assert boxes(train) == [(1, 2, 24, 0, 16, 24), (1, 1, 0, 0, 32, 24)]
+    assert boxes(val) == [(1, 1, 0, 12, 16, 24)], "what reaches outside is clipped"
+    polygon = json.loads(train.read_text())["annotations"][1]
+    assert polygon["segmentation"] == [[0, 0, 32, 0, 32, 24]]
+    assert polygon["area"] == 32 * 24 / 2
+    content = read_coco_json(val)
+    assert check_coco(content, splits[1].image_folder) == []
+    assert [image["file_name"] for image in content["images"]] == ["b.png", "c.png"]
+
+
+def test_yolo_without_yaml_takes_names_and_the_folders_as_splits(yolo):
+    (yolo / "data.yaml").unlink()
+    with pytest.raises(InputError, match="say the classes, in their order: --names"):
+        read_yolo(yolo)
+    splits, names = read_yolo(yolo, ["x", "y"])
+    assert [(split.name, len(split.images)) for split in splits] == [("train", 1), ("val", 2)]
+    assert [item.class_name for item in splits[0].images[0].objects] == ["y", "x"]
+    assert names == ["x", "y"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("2 0.5 0.5 0.1 0.1", "the class is 2; it must be a number from 0 to 1"),
+        ("-1 0.5 0.5 0.1 0.1", "the class is -1; it must be"),
+        ("0 0.5 1.5 0.1 0.1", "1.5 is outside 0 to 1"),
+        ("0 nan 0.5 0.1 0.1", "nan is outside 0 to 1"),
+        ("0 0.5 0.5 0.1", "3 numbers after the class; a box has 4"),
+        ("0 0.1 0.2 0.3 0.4 0.5 0.6 0.7", "7 numbers after the class"),
+        ("0 a b c d", "not numbers: a b c d"),
+        ("0 0.5 0.5 0 0.1", "the box is empty"),
+    ],
+)
+def test_yolo_problems_are_named_with_their_line(yolo, tmp_path, line, message):
+    path = yolo / "labels" / "train" / "a.txt"
+    path.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n")
+    splits, names = read_yolo(yolo)
+    with pytest.raises(InputError) as error:
+        write_coco(splits, names, tmp_path / "out")
+    assert f"{path}:2: {message}" in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_many_problems_are_counted_and_the_first_listed(yolo, tmp_path):
+    (yolo / "labels" / "train" / "a.txt").write_text("7 0.5 0.5 0.1 0.1\n" * 25)
+    with pytest.raises(InputError) as error:
+        write_coco(*read_yolo(yolo), tmp_path / "out")
+    message = str(error.value)
+    assert message.startswith("problems: 25; nothing written:")
+    assert message.endswith("and 15 more")
+    assert message.count("the class is 7") == 10
+
+
+def test_broken_images_and_lonely_labels_are_problems(yolo):
+    (yolo / "images" / "train" / "a.png").write_bytes(b"no image")
+    (yolo / "labels" / "val" / "d.txt").write_text("")
+    train, val = read_yolo(yolo)[0]
+    assert "a.png: not an image" in train.problems[0]
+    assert "d.txt: there is no image for it" in val.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("names: [cat\n", "not a yaml file"),
+        ("train: images/train\n", "names must be a list"),
+        ("names: [cat, cat]\ntrain: images/train\n", "names has a class twice"),
+        ("names: [cat]\ntrain: images/nowhere\n", "train: no folder"),
+        ("names: [cat]\n", "none of train, val, test is there"),
+    ],
+)
+def test_a_wrong_data_yaml_is_named(yolo, text, message):
+    (yolo / "data.yaml").write_text(text)
+    with pytest.raises(InputError, match=message):
+        read_yolo(yolo)
+
+
+def test_the_size_is_that_of_the_upright_image(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), dtype=np.uint8)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image_size(tmp_path / "a.jpg") == (HEIGHT, WIDTH)
+
+
+def test_the_area_of_a_polygon_does_not_depend_on_its_sense():
+    assert polygon_area([0, 0, 4, 0, 4, 3]) == polygon_area([4, 3, 4, 0, 0, 0]) == 6
+
+
+def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path, request):
+    tool = str(request.config.rootpath / "tools" / "prepare_dataset.py")
+    for arguments, line in (
+        (
+            ["voc", voc],
+            f"{tmp_path}/out/train.json {voc}/JPEGImages: 2 images, 2 objects\n        1 cat\n        1 dog\n",
+        ),
+        (
+            ["yolo", yolo],
+            f"{tmp_path}/out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
+        ),
+    ):
+        command = [sys.executable, tool, *map(str, arguments), "--output", str(tmp_path / "out")]
+        run = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert line in run.stdout

@@ -1,0 +1,456 @@
+"""A run that is interrupted, split over processes or over steps is the run that was not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.utils.events import EventStorage
+
+from resnet_det.engine import Trainer, build_train_parser, setup_cfg
+from resnet_det.engine.checkpoint import Checkpointer
+from resnet_det.engine.hooks import EvaluationHook, mean_losses
+from resnet_det.engine.loaders import build_validation_loss_loader
+from resnet_det.engine.solver import backbone_lr_factor
+from resnet_det.engine.step import TrainingFailedError
+from resnet_det.errors import InputError
+
+DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
+EVERYTHING_ON = ["RESNET_DET.TRAIN.ACCUMULATE", "2", "RESNET_DET.TRAIN.EMA_DECAY", "0.9"]
+EVERYTHING_ON += ["RESNET_DET.TRAIN.CLIP_GRAD_NORM", "5.0", "RESNET_DET.TRAIN.BEST_METRIC", "bbox/AP"]
+
+
+@pytest.fixture
+def make_args(small_data, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+
+    def make(*opts, out="out"):
+        data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
+        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2"]
+        fixed += ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "SOLVER.MAX_ITER", "4"]
+        return ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
+
+    return make
+
+
+@pytest.fixture
+def make_trainer(make_args):
+    def make(*opts, out="out"):
+        torch.manual_seed(0)  # as default_setup does
+        return Trainer(setup_cfg(build_train_parser().parse_args(make_args(*opts, out=out))))
+
+    return make
+
+
+def final_state(folder):
+    return torch.load(Path(folder, "model_final.pth"), weights_only=True)
+
+
+def assert_same_run(one, other):
+    assert one["iteration"] == other["iteration"]
+    pairs = [(one["model"], other["model"]), (one["trainer"]["_trainer"]["ema"], other["trainer"]["_trainer"]["ema"])]
+    for ours, theirs in pairs:
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.equal(tensor, theirs[name]), name
+    optimizers = [run["trainer"]["_trainer"]["optimizer"]["state"] for run in (one, other)]
+    for index, state in optimizers[0].items():
+        assert all(
+            torch.equal(torch.as_tensor(state[key]), torch.as_tensor(optimizers[1][index][key])) for key in state
+        )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_is_the_run_that_was_interrupted(make_trainer, tmp_path, num_workers):
+    opts = [*EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 1, "DATALOADER.NUM_WORKERS", num_workers, "TEST.EVAL_PERIOD", 3]
+    whole = make_trainer(*opts, out="whole")
+    whole.resume_or_load(resume=False)
+    whole.train()
+    interrupted = make_trainer(*opts, out="parts")
+    interrupted.resume_or_load(resume=False)
+    interrupted.after_step = lambda: (
+        Trainer.after_step(interrupted),
+        interrupted.iter == 1 and interrupted.stop("test"),
+    )
+    interrupted.train()
+    resumed = make_trainer(*opts, out="parts")
+    resumed.resume_or_load(resume=True)
+    assert resumed.start_iter == 2
+    resumed.train()
+    assert_same_run(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+def test_workers_do_not_change_the_batches(make_trainer):
+    batches = []
+    for num_workers in (0, 2):
+        trainer = make_trainer("DATALOADER.NUM_WORKERS", num_workers)
+        iterator = iter(trainer.build_train_loader(trainer.cfg, seed=3, start_step=2))
+        batches.append([next(iterator) for _ in range(3)])
+    for one, other in zip(*batches, strict=True):
+        assert [sample["image_id"] for sample in one] == [sample["image_id"] for sample in other]
+        assert all(torch.equal(a["image"], b["image"]) for a, b in zip(one, other, strict=True))
+
+
+# Without sampling, and with as many proposals in each image, losses are means over the images.
+NO_SAMPLING = ["MODEL.MASK_ON", "False", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RESNETS.NORM", "GN"]
+NO_SAMPLING += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "300"]
+NO_SAMPLING += ["MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "1000"]
+NO_SAMPLING += ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.5]"]
+NO_SAMPLING += [
+    "MODEL.ROI_HEADS.IOU_LABELS",
+    "[0,1]",
+    "MODEL.RPN.NMS_THRESH",
+    "0.95",
+    "MODEL.RPN.POSITIVE_FRACTION",
+    "1.0",
+]
+NO_SAMPLING += ["DATALOADER.ASPECT_RATIO_GROUPING", "False", "INPUT.SIZE_DIVISIBILITY", "0"]
+
+
+def test_accumulated_gradients_are_those_of_the_large_batch(make_trainer):
+    gradients = []
+    for batch_size, accumulate in ((8, 1), (2, 4)):
+        opts = ["SOLVER.IMS_PER_BATCH", batch_size, "RESNET_DET.TRAIN.ACCUMULATE", accumulate, *square_images()]
+        trainer = make_trainer(*NO_SAMPLING[:-2], *opts)
+        step = trainer._trainer
+        step._step_optimizer = lambda: None
+        step.iter = 0
+        with EventStorage():
+            step.run_step()
+        gradients.append({name: p.grad for name, p in trainer.model.named_parameters()})
+    for name, large in gradients[0].items():
+        small = gradients[1][name]
+        assert (small - large).abs().max() <= 1e-5 * max(1.0, float(large.abs().max())), name
+
+
+def square_images():
+    """All images of one size: padding changes what a convolution sees at the border."""
+    return ["RESNET_DET.DATA.LSJ.ENABLED", True, "RESNET_DET.DATA.LSJ.SIZE", 96, "RESNET_DET.DATA.LSJ.MIN_SCALE", 0.9]
+
+
+def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True):
+    """Run tools/train_net.py, with ``patch`` executed before, alone or by torchrun."""
+    script = tmp_path / "run.py"
+    tools = str(request.config.rootpath / "tools")
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {tools!r})\nimport train_net\n{patch}\nsys.exit(train_net.main())\n"
+    )
+    command = [sys.executable]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    log = tmp_path / "printed.txt"  # no pipe: one that nobody reads stops the process
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, str(script), *args], cwd=request.config.rootpath, env=environment, stdout=file, stderr=file
+        )
+    if not wait:
+        return process
+    process.wait(timeout=300)
+    return process.returncode, log.read_text()
+
+
+def losses_of(folder):
+    lines = [json.loads(line) for line in Path(folder, "metrics.json").read_text().splitlines()]
+    return [line["total_loss"] for line in lines if "total_loss" in line]
+
+
+EVERY_ITERATION = """
+from detectron2.engine import hooks
+start = hooks.PeriodicWriter.__init__
+hooks.PeriodicWriter.__init__ = lambda self, writers, period: start(self, writers, 1)
+from detectron2.utils.events import JSONWriter
+begin = JSONWriter.__init__
+JSONWriter.__init__ = lambda self, path: begin(self, path, window_size=1)
+"""
+
+
+def test_two_processes_have_the_losses_of_one(make_args, tmp_path, request):
+    opts = [
+        *NO_SAMPLING[:-2],
+        *square_images(),
+        "SOLVER.MAX_ITER",
+        20,
+        "SOLVER.IMS_PER_BATCH",
+        4,
+        "SOLVER.BASE_LR",
+        1e-4,
+    ]
+    losses = []
+    for processes in (1, 2):
+        code, output = run_tool(
+            make_args(*opts, out=f"p{processes}"), tmp_path, request, processes=processes, patch=EVERY_ITERATION
+        )
+        assert code == 0, output[-3000:]
+        losses.append(losses_of(tmp_path / f"p{processes}"))
+    assert len(losses[0]) == len(losses[1]) == 20
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+NAN_ON_RANK_1 = """
+from detectron2.utils import comm
+from resnet_det.engine import step
+forward = step.TrainStep._forward_and_backward
+def fail(self, batch, **kwargs):
+    if self.iter == 1 and comm.get_rank() == 1:
+        self.model.module.backbone.bottom_up.stem.conv1.weight.data.fill_(float("nan"))
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = fail
+"""
+
+
+def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, request):
+    start = time.monotonic()
+    code, output = run_tool(make_args(), tmp_path, request, processes=2, patch=NAN_ON_RANK_1)
+    assert code != 0
+    assert time.monotonic() - start < 90, "nobody hangs"
+    assert "training stopped at iteration 1 in process 1, on image ids" in output
+    assert (tmp_path / "out" / "failed_batch_rank1_iter1.pth").is_file()
+
+
+def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
+    process = run_tool(make_args("SOLVER.MAX_ITER", 5000), tmp_path, request, processes=2, wait=False)
+    metrics = tmp_path / "out" / "metrics.json"
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(children) >= 2
+    start = time.monotonic()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    process.wait(timeout=60)
+    assert time.monotonic() - start < 30
+    assert process.returncode != 0
+
+
+def test_sigterm_saves_and_ends_cleanly(make_args, tmp_path, request):
+    patch = """
+import os, signal
+from resnet_det.engine import step
+forward = step.TrainStep._forward_and_backward
+def send(self, batch, **kwargs):
+    if self.iter == 2:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = send
+"""
+    code, output = run_tool(make_args("SOLVER.MAX_ITER", 500), tmp_path, request, patch=patch)
+    assert code == 0, output[-3000:]
+    assert "SIGTERM was received; go on with --resume" in output
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+DIE_WHILE_SAVING = """
+import os, signal, torch
+save = torch.save
+def die(content, file, *args, **kwargs):
+    save(content, file, *args, **kwargs)
+    if content.get("iteration") == 5:
+        file.truncate(1000)
+        os.kill(os.getpid(), signal.SIGKILL)
+torch.save = die
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_ten_kills_change_nothing(make_args, tmp_path, request, num_workers):
+    opts = [*EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", num_workers, "SOLVER.MAX_ITER", 40]
+    code, output = run_tool(make_args(*opts, out="whole"), tmp_path, request)
+    assert code == 0, output[-3000:]
+    kills = random.Random(num_workers)
+    folder = tmp_path / "parts"
+    code, _ = run_tool([*make_args(*opts, out="parts")], tmp_path, request, patch=DIE_WHILE_SAVING)
+    assert code == -signal.SIGKILL
+    assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
+    resume = [*make_args(*opts, out="parts")[:2], "--resume", *make_args(*opts, out="parts")[2:]]
+    for _ in range(9):
+        process = run_tool(resume, tmp_path, request, wait=False)
+        before = len(list(folder.glob("model_*.pth")))
+        deadline = time.monotonic() + 60
+        while (
+            len(list(folder.glob("model_*.pth"))) == before and process.poll() is None and time.monotonic() < deadline
+        ):
+            time.sleep(0.05)
+        time.sleep(kills.uniform(0, 1.5))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    code, output = run_tool(resume, tmp_path, request)
+    assert code == 0, output[-3000:]
+    assert_same_run(final_state(tmp_path / "whole"), final_state(folder))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, tmp_path, caplog):
+    first = make_trainer("SOLVER.CHECKPOINT_PERIOD", 1)
+    first.train()
+    for name in ("model_final.pth", "model_0000002.pth"):
+        path = tmp_path / "out" / name
+        path.write_bytes(path.read_bytes()[:5000])
+    second = make_trainer("SOLVER.CHECKPOINT_PERIOD", 1)
+    second.resume_or_load(resume=True)
+    assert second.start_iter == 2
+    assert caplog.text.count("cannot be read") == 2
+    for path in (tmp_path / "out").glob("model_*.pth"):
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="none of 4 checkpoints can be read"):
+        make_trainer().resume_or_load(resume=True)
+
+
+def test_resuming_with_another_detectron2_is_refused(make_trainer, monkeypatch):
+    make_trainer().train()
+    monkeypatch.setattr("detectron2.__version__", "9.9")
+    with pytest.raises(InputError, match=r"made with Detectron2 0\.\d.*, here is 9.9.* or start anew from its weights"):
+        make_trainer().resume_or_load(resume=True)
+
+
+def test_a_full_disk_leaves_what_was_written(tmp_path, monkeypatch):
+    model = torch.nn.Linear(2, 2)
+    checkpointer = Checkpointer(model, str(tmp_path))
+    checkpointer.save("model_0000001", iteration=1)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with pytest.raises(InputError, match=r"cannot be written .*No space left on device.* go on with --resume"):
+        checkpointer.save("model_0000002", iteration=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last_checkpoint", "model_0000001.pth"]
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000001.pth"
+
+
+def test_the_newest_checkpoints_are_kept(make_trainer, tmp_path):
+    make_trainer("SOLVER.CHECKPOINT_PERIOD", 1, "RESNET_DET.TRAIN.KEEP_CHECKPOINTS", 2).train()
+    names = sorted(path.name for path in (tmp_path / "out").glob("model_*.pth"))
+    assert names == ["model_0000001.pth", "model_0000002.pth", "model_final.pth"]
+
+
+class FakeTrainer:
+    def __init__(self, tmp_path):
+        self.checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
+        self.evaluated_model = self.checkpointer.model
+        self.storage = EventStorage()
+        self.max_iter, self.iter, self.stopped = 100, -1, ""
+
+    def stop(self, reason):
+        self.stopped = reason
+
+
+def test_the_best_weights_are_kept_and_training_stops_when_nothing_gets_better(tmp_path):
+    trainer = FakeTrainer(tmp_path)
+    values = [10.0, 30.0, math.nan, 20.0]
+    hook = EvaluationHook(1, lambda: {"bbox": {"AP": values[trainer.iter]}}, best_metric="bbox/AP", patience=2)
+    hook.trainer = trainer
+    for trainer.iter in range(4):
+        assert not trainer.stopped
+        torch.nn.init.constant_(trainer.evaluated_model.weight, trainer.iter)
+        hook.after_step()
+    assert "bbox/AP has not got better in 2 evaluations; the best is 30.000 at iteration 1" in trainer.stopped
+    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert best["model"]["weight"].item() == 1.0
+    again = EvaluationHook(1, dict, best_metric="bbox/AP")
+    again.load_state_dict(hook.state_dict())
+    assert (again.best_value, again.best_iter, again.num_worse) == (30.0, 1, 2)
+
+
+def test_the_average_of_weights_is_evaluated_and_saved(make_trainer, tmp_path):
+    trainer = make_trainer("RESNET_DET.TRAIN.EMA_DECAY", 0.5, "SOLVER.MAX_ITER", 2)
+    weights = [trainer.model.backbone.bottom_up.res5[0].conv1.weight.detach().clone()]
+    trainer.after_step = lambda: (
+        weights.append(trainer.model.backbone.bottom_up.res5[0].conv1.weight.detach().clone()),
+        Trainer.after_step(trainer),
+    )
+    trainer.resume_or_load(resume=False)
+    trainer.train()
+    expected = weights[1] * 0.5 + weights[2] * 0.5  # the first update copies
+    saved = torch.load(tmp_path / "out" / "model_final_ema.pth", weights_only=True)["model"]
+    torch.testing.assert_close(saved["backbone.bottom_up.res5.0.conv1.weight"], expected)
+    assert trainer.evaluated_model is trainer.ema.module
+
+
+def test_validation_loss_keeps_norms_and_modes(make_trainer):
+    trainer = make_trainer("RESNET_DET.TEST.BATCH_SIZE", 3)
+    before = {name: tensor.clone() for name, tensor in trainer.model.state_dict().items()}
+    with EventStorage():
+        losses = mean_losses(trainer.model.eval(), build_validation_loss_loader(trainer.cfg, "small_val"))
+    assert losses["total_loss"] == pytest.approx(sum(v for name, v in losses.items() if name != "total_loss"))
+    assert losses["loss_rpn_cls"] > 0
+    assert not trainer.model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_validation_loss_and_scaled_learning_rate_are_written(make_trainer, tmp_path, caplog):
+    opts = ["RESNET_DET.TEST.VAL_LOSS", True, "RESNET_DET.TRAIN.REFERENCE_BATCH_SIZE", 16, "SOLVER.BASE_LR", 0.016]
+    caplog.set_level("INFO")
+    trainer = make_trainer(*opts, "RESNET_DET.TRAIN.ACCUMULATE", 2, "SOLVER.MAX_ITER", 1)
+    rates = [group["initial_lr"] for group in trainer._trainer.optimizer.param_groups]
+    assert rates == pytest.approx([0.004] * len(rates))
+    trainer.train()
+    assert "Learning rate 0.004 for 4 images a step" in caplog.text
+    assert "validation_total_loss" in (tmp_path / "out" / "metrics.json").read_text()
+
+
+@pytest.mark.parametrize("schedule", ["OneCycleLR", "WarmupCosineLR", "WarmupMultiStepLR"])
+def test_schedules_and_learning_rates_by_part(make_trainer, schedule):
+    opts = ["RESNET_DET.TRAIN.BACKBONE_LR_FACTOR", 0.5, "RESNET_DET.TRAIN.LAYER_DECAY", 0.5]
+    trainer = make_trainer(*opts, "SOLVER.LR_SCHEDULER_NAME", schedule, "RESNET_DET.TRAIN.OPTIMIZER", "SGD")
+    of_parameter = {id(p): g["initial_lr"] for g in trainer._trainer.optimizer.param_groups for p in g["params"]}
+    base = trainer.cfg.SOLVER.BASE_LR
+    model = trainer.model
+    highest = 1 / 25 if schedule == "OneCycleLR" else 1
+    assert of_parameter[id(model.backbone.fpn_lateral2.weight)] == pytest.approx(base * highest)
+    assert of_parameter[id(model.backbone.bottom_up.res5[0].conv1.weight)] == pytest.approx(base * 0.5 * highest)
+    assert of_parameter[id(model.backbone.bottom_up.stem.conv1.weight)] == pytest.approx(base * 0.5**5 * highest)
+    assert len(of_parameter) == len(list(model.parameters()))
+    trainer.train()
+    assert backbone_lr_factor("roi_heads.res5.0.conv1.weight", 0.1, 0.5) == 0.1
+
+
+def test_clipping_limits_the_norm_of_all_gradients_together(make_trainer):
+    trainer = make_trainer("RESNET_DET.TRAIN.CLIP_GRAD_NORM", 0.01)
+    trainer._trainer.iter = 0
+    with EventStorage() as storage:
+        trainer._trainer.run_step()
+        assert storage.latest()["grad_norm"][0] > 0.01
+    norm = torch.cat([p.grad.flatten() for p in trainer.model.parameters()]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_bad_image_stops_with_its_name_or_is_listed(make_trainer, small_data, tmp_path, monkeypatch):
+    bad = json.loads(Path(small_data["train"][0]).read_text())["images"][0]["file_name"]
+
+    def read(path, **kwargs):
+        if path == str(Path(small_data["train"][1], bad)):
+            raise OSError("image file is truncated")
+        return original(path, **kwargs)
+
+    from detectron2.data import detection_utils
+
+    original = detection_utils.read_image
+    monkeypatch.setattr(detection_utils, "read_image", read)
+    with pytest.raises(InputError, match=rf"{bad}: OSError: image file is truncated.*ON_BAD_IMAGE skip"):
+        make_trainer("SOLVER.MAX_ITER", 8).train()
+    make_trainer("SOLVER.MAX_ITER", 8, "RESNET_DET.DATA.ON_BAD_IMAGE", "skip").train()
+    listed = json.loads((tmp_path / "out" / "skipped_images.json").read_text())
+    assert [Path(name).name for name in listed] == [bad]
+
+
+def test_a_failed_step_says_where_and_keeps_the_batch(make_trainer, tmp_path):
+    trainer = make_trainer()
+    trainer.model.backbone.bottom_up.stem.conv1.weight.data.fill_(math.nan)
+    with pytest.raises(
+        TrainingFailedError, match=r"at iteration 0 in process 0, on image ids .*learning rate"
+    ) as caught:
+        trainer.train()
+    path = tmp_path / "out" / "failed_batch_rank0_iter0.pth"
+    assert str(path) in str(caught.value)
+    assert len(torch.load(path, weights_only=False)) == 2
