@@ -9,15 +9,19 @@ import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import deform_conv2d
 
-from resnet_det.modeling.norms import make_norm
+from resnet_det.modeling.fused import conv_sum_relu
+from resnet_det.modeling.norms import make_norm, read_affine
 from resnet_det.specs import DeformSpec
 
 
 class ConvNormAct(nn.Conv2d):
-    """Convolution without bias, then ``norm``, then ``activation``, each of the last two optional.
+    """Convolution, then ``norm``, then ``activation``, each of the last two optional.
 
-    The padding keeps the resolution at stride 1. State: ``weight``, and ``norm.*`` where there is a norm
-    (Detectron2's names).
+    The padding keeps the resolution at stride 1. State: ``weight``, ``bias`` if asked for, and ``norm.*`` where there
+    is a norm (Detectron2's names).
+
+    Where the norm is a fixed scale and shift (FrozenBN, or BatchNorm in evaluation), it is folded into weight and bias
+    at each call, which is the same function with the same gradients, and a pass over the feature map less.
 
     Shapes:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)) for odd kernels.
@@ -32,26 +36,64 @@ class ConvNormAct(nn.Conv2d):
         stride: int = 1,
         dilation: int = 1,
         groups: int = 1,
+        bias: bool = False,
         norm: str | Callable = "",
         activation: Callable[[torch.Tensor], torch.Tensor] | None = F.relu_,
     ) -> None:
         padding = dilation * (kernel_size // 2)
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=False)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
         self.norm = make_norm(norm, out_channels)
         self.activation = activation
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.normalise(self.convolve(x))
-
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """The convolution alone."""
-        return self._conv_forward(x, self.weight, self.bias)
-
-    def normalise(self, x: torch.Tensor) -> torch.Tensor:
-        """The norm and the activation."""
+    def forward(self, x: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
+        """``activation(norm(convolution(x)))``, or with a shortcut as ``summand`` the end of a residual block:
+        ``relu(norm(convolution(x)) + summand)``."""
+        folded = self.fold()
+        activation = self.activation if summand is None else F.relu_
+        relu = activation in (F.relu, F.relu_)
+        if folded is not None and (relu or activation is None):
+            return self.convolve(x, *folded, summand, relu=relu)
+        out = self.convolve(x, self.weight, self.bias)
         if self.norm is not None:
-            x = self.norm(x)
-        return x if self.activation is None else self.activation(x)
+            out = self.norm(out)
+        if summand is not None:
+            out += summand
+        return out if activation is None else activation(out)
+
+    def fold(self) -> tuple[torch.Tensor, torch.Tensor | None] | None:
+        """Weight and bias that do the norm, too; None if it is not a fixed scale and shift, and in tracing.
+
+        They are computed anew each time: cached ones would be wrong after an optimizer step or load_state_dict.
+        """
+        if self.norm is None:
+            return self.weight, self.bias
+        affine = None if torch.jit.is_tracing() else read_affine(self.norm)
+        if affine is None:
+            return None
+        scale, shift = affine
+        return self.weight * scale[:, None, None, None], shift if self.bias is None else shift + self.bias * scale
+
+    def convolve(
+        self,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        summand: torch.Tensor | None = None,
+        *,
+        relu: bool = False,
+    ) -> torch.Tensor:
+        """The convolution with these weights, plus ``summand``, and ReLU if asked for."""
+        return conv_sum_relu(
+            x,
+            weight,
+            bias,
+            summand,
+            stride=self.stride,
+            padding=self.padding,
+            dilation=self.dilation,
+            groups=self.groups,
+            relu=relu,
+        )
 
 
 class NormActConv(ConvNormAct):
@@ -65,7 +107,13 @@ class NormActConv(ConvNormAct):
         self.norm = make_norm(norm, in_channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.convolve(self.normalise(x))
+        return self.convolve(self.normalise(x), self.weight, self.bias)
+
+    def normalise(self, x: torch.Tensor) -> torch.Tensor:
+        """The norm and the activation."""
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
 
 
 class AvgDownShortcut(ConvNormAct):
@@ -78,10 +126,10 @@ class AvgDownShortcut(ConvNormAct):
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)
         self.pool_stride = stride
 
-    def convolve(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, summand: torch.Tensor | None = None) -> torch.Tensor:
         if self.pool_stride > 1:
             x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
-        return super().convolve(x)
+        return super().forward(x, summand)
 
 
 class DeformConvNormAct(ConvNormAct):
@@ -93,7 +141,9 @@ class DeformConvNormAct(ConvNormAct):
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         x = deform_conv2d(x, offsets, self.weight, None, self.stride, self.padding, self.dilation, mask)
-        return self.normalise(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
 
 
 class OffsetConv(nn.Conv2d):
