@@ -23,6 +23,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # Loading: pinned memory (for GPUs), and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
     defaults.RESNET_DET.DATA.PIN_MEMORY = False
     defaults.RESNET_DET.DATA.PREFETCH_FACTOR = 2
+    # Keep the workers that load test images from one evaluation to the next. Those of training always stay.
+    defaults.RESNET_DET.DATA.PERSISTENT_WORKERS = False
 
     defaults.RESNET_DET.TRAIN = _train_defaults()
     defaults.RESNET_DET.TEST = CfgNode()
@@ -30,7 +32,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
-    # Evaluate on the first so many images alone; 0: on all.
+    # To try things out: run the model on the first so many images of each process alone (the results still count the
+    # others, as images where nothing was found); 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
 
     _add_missing(cfg, defaults)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
+from torch.multiprocessing import ProcessExitedException
 
 from resnet_det.errors import InputError
 
@@ -22,21 +24,36 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     Without CUDA, ``--num-gpus`` is a number of CPU processes.
 
     Raises:
-        InputError: there are fewer GPUs than asked for.
+        InputError: there are fewer GPUs than asked for, or ``main`` raised one.
+        SystemExit: a process of ``--num-gpus`` failed, and has said why.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_under_torchrun(main, args)
     available = torch.cuda.device_count()
     if 0 < available < args.num_gpus:
         raise InputError(f"--num-gpus {args.num_gpus}: this machine has {available}")
-    return detectron2_launch(
-        main,
-        args.num_gpus,
-        num_machines=args.num_machines,
-        machine_rank=args.machine_rank,
-        dist_url=args.dist_url,
-        args=(args,),
-    )
+    if args.num_gpus * args.num_machines == 1:
+        return main(args)
+    try:
+        return detectron2_launch(
+            _exit_with_message,
+            args.num_gpus,
+            num_machines=args.num_machines,
+            machine_rank=args.machine_rank,
+            dist_url=args.dist_url,
+            args=(main, args),
+        )
+    except ProcessExitedException as error:
+        raise SystemExit(error.exit_code) from None
+
+
+def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
+    """In a started process: an InputError is told by its message, not by a stack of calls in each process."""
+    try:
+        main(args)
+    except InputError as error:
+        print(f"process {comm.get_rank()}: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -48,12 +65,16 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
                 f"torchrun --nproc-per-node {local_size}: this machine has {torch.cuda.device_count()} GPUs"
             )
         torch.cuda.set_device(local_rank)
-    dist.init_process_group("nccl" if has_gpu else "gloo")
-    try:
-        _create_local_process_group(local_size)
-        return main(args)
-    finally:
-        dist.destroy_process_group()
+    attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+    if attempt:
+        args.resume = True  # --max-restarts: go on where the processes were lost
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt_{attempt}", store)  # else gloo takes addresses of processes that are gone
+    dist.init_process_group("nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=world_size)
+    _create_local_process_group(local_size)
+    result = main(args)
+    dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
+    return result
 
 
 def _create_local_process_group(local_size: int) -> None:

@@ -66,9 +66,17 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
     )
 
 
+_kept_loaders: dict[tuple[str, str], DataLoader] = {}  # by config and data set, for RESNET_DET.DATA.PERSISTENT_WORKERS
+
+
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """This process's share of the images to evaluate on, in batches of RESNET_DET.TEST.BATCH_SIZE."""
-    return _in_batches(cfg, build_detection_test_loader(cfg, name))
+    if not (cfg.RESNET_DET.DATA.PERSISTENT_WORKERS and cfg.DATALOADER.NUM_WORKERS):
+        return _in_batches(cfg, build_detection_test_loader(cfg, name))
+    key = (cfg.dump(), name)
+    if key not in _kept_loaders:
+        _kept_loaders[key] = _in_batches(cfg, build_detection_test_loader(cfg, name))
+    return _kept_loaders[key]
 
 
 def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
@@ -99,4 +107,5 @@ def _in_batches(cfg: CfgNode, loader: DataLoader) -> DataLoader:
         collate_fn=keep_list,
         pin_memory=data.PIN_MEMORY,
         prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
+        persistent_workers=data.PERSISTENT_WORKERS and num_workers > 0,
     )

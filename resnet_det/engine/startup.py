@@ -31,12 +31,19 @@ Examples:
   own data in COCO format:      {prog} --config-file ... --train-data train.json images/ --test-data val.json images/
   another depth:                {prog} --config-file ... MODEL.RESNETS.DEPTH 18
   evaluation alone:             {prog} --config-file output/config.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
+  does all of it work?          {prog} --config-file ... --fast-dev-run
 """
 
 
 def build_train_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, and two for own data."""
+    """Detectron2's own flags, two for own data, and one to try things out."""
     parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
+    parser.add_argument(
+        "--fast-dev-run",
+        action="store_true",
+        help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
+        "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
+    )
     for split in ("train", "test"):
         parser.add_argument(
             f"--{split}-data",
@@ -57,6 +64,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for split in ("train", "test"):
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
+    if getattr(args, "fast_dev_run", False):
+        shorten_(cfg)
     fall_back_to_cpu(cfg)
     trains = not getattr(args, "eval_only", True)
     problems = check_cfg(cfg)
@@ -166,6 +175,17 @@ def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: s
     entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
     cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
     cfg.DATASETS[split.upper()] = (name,)
+
+
+def shorten_(cfg: CfgNode) -> None:
+    """Let everything that a run does happen in two iterations, away from what OUTPUT_DIR holds."""
+    cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "fast_dev_run")
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 2, (), 0
+    cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 1
+    cfg.TEST.PRECISE_BN.NUM_ITER = 2
+    cfg.TEST.EXPECTED_RESULTS = []
+    cfg.RESNET_DET.TEST.MAX_IMAGES = 2 * cfg.RESNET_DET.TEST.BATCH_SIZE
+    cfg.RESNET_DET.TEST.VAL_LOSS = bool(cfg.DATASETS.TEST)
 
 
 def needed_annotations(cfg: CfgNode) -> list[str]:

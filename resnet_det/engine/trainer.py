@@ -62,7 +62,7 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         if comm.get_world_size() > 1:
             device_ids = [comm.get_local_rank()] if cfg.MODEL.DEVICE.startswith("cuda") else None
-            model = DistributedDataParallel(model, device_ids=device_ids, broadcast_buffers=False)
+            model = DistributedDataParallel(model, device_ids=device_ids, forward_sync_buffers=False)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         self._trainer = TrainStep(
             model,

@@ -43,6 +43,15 @@ def test_two_processes_train_and_evaluate(small_data, tmp_path, request, launche
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox", "segm"}
 
 
+def test_a_wrong_input_is_one_message_of_each_process(tmp_path, request):
+    command = [sys.executable, "tools/train_net.py", "--num-gpus", "2", "--dist-url", "auto"]
+    command += ["--config-file", "no.yaml", "OUTPUT_DIR", str(tmp_path / "out")]
+    run = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 2
+    assert "process 1: --config-file no.yaml: no such file" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_more_gpus_than_there_are_is_an_error(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)

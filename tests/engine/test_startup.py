@@ -121,3 +121,11 @@ def test_all_problems_of_a_config_are_listed(tmp_path):
         setup_cfg(
             parse("--config-file", FASTER, "MODEL.RESNETS.DEPTH", "35", "RESNET_DET.TRAIN.OPTIMIZER", "X", out=tmp_path)
         )
+
+
+def test_a_fast_dev_run_is_short_and_stays_away_from_the_real_one(own_data, tmp_path):
+    args = parse("--fast-dev-run", "--config-file", FASTER, *own_data, out=tmp_path)
+    cfg = setup_cfg(args)
+    assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR
+    assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (2, 1, 1)
+    assert cfg.RESNET_DET.TEST.VAL_LOSS

@@ -16,7 +16,7 @@ import pytest
 import torch
 from detectron2.utils.events import EventStorage
 
-from resnet_det.engine import Trainer, build_train_parser, setup_cfg
+from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.hooks import EvaluationHook, mean_losses
 from resnet_det.engine.loaders import build_validation_loss_loader
@@ -137,8 +137,8 @@ def square_images():
     return ["RESNET_DET.DATA.LSJ.ENABLED", True, "RESNET_DET.DATA.LSJ.SIZE", 96, "RESNET_DET.DATA.LSJ.MIN_SCALE", 0.9]
 
 
-def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True):
-    """Run tools/train_net.py, with ``patch`` executed before, alone or by torchrun."""
+def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True, torchrun=()):
+    """Run tools/train_net.py, with ``patch`` executed before, alone or by torchrun (with more of its flags)."""
     script = tmp_path / "run.py"
     tools = str(request.config.rootpath / "tools")
     script.write_text(
@@ -147,6 +147,7 @@ def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True):
     command = [sys.executable]
     if processes > 1:
         command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        command += torchrun
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     log = tmp_path / "printed.txt"  # no pipe: one that nobody reads stops the process
     with log.open("w") as file:
@@ -231,6 +232,27 @@ def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
     process.wait(timeout=60)
     assert time.monotonic() - start < 30
     assert process.returncode != 0
+
+
+def test_torchrun_restarts_and_the_run_goes_on(make_args, tmp_path, request):
+    marker = tmp_path / "died"
+    patch = f"""
+import os, pathlib, signal
+from resnet_det.engine import step
+forward = step.TrainStep._forward_and_backward
+def die_once(self, batch, **kwargs):
+    if self.iter == 2 and os.environ["RANK"] == "1" and not pathlib.Path({str(marker)!r}).exists():
+        pathlib.Path({str(marker)!r}).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = die_once
+"""
+    args = make_args("SOLVER.CHECKPOINT_PERIOD", 1, "RESNET_DET.TEST.MAX_IMAGES", 1)
+    code, output = run_tool(args, tmp_path, request, processes=2, patch=patch, torchrun=["--max-restarts", "1"])
+    assert code == 0, output[-3000:]
+    assert marker.exists()
+    assert "Starting training from iteration 2" in output
+    assert final_state(tmp_path / "out")["iteration"] == 3
 
 
 def test_sigterm_saves_and_ends_cleanly(make_args, tmp_path, request):
@@ -454,3 +476,36 @@ def test_a_failed_step_says_where_and_keeps_the_batch(make_trainer, tmp_path):
     path = tmp_path / "out" / "failed_batch_rank0_iter0.pth"
     assert str(path) in str(caught.value)
     assert len(torch.load(path, weights_only=False)) == 2
+
+
+def test_a_fast_dev_run_does_everything_twice(make_args, tmp_path):
+    args = build_train_parser().parse_args(["--fast-dev-run", *make_args(*EVERYTHING_ON)])
+    assert set(train_or_evaluate(args)) == {"bbox", "segm"}
+    folder = tmp_path / "out" / "fast_dev_run"
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "results.json", "model_0000000.pth", "model_final.pth", "model_final_ema.pth"} <= names
+    lines = [json.loads(line) for line in (folder / "metrics.json").read_text().splitlines()]
+    assert any("validation_total_loss" in line for line in lines)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fast_dev_run"]
+
+
+def test_workers_that_load_test_images_can_stay(make_trainer):
+    kept = make_trainer("RESNET_DET.DATA.PERSISTENT_WORKERS", True, "DATALOADER.NUM_WORKERS", 1)
+    name = kept.cfg.DATASETS.TEST[0]
+    loader = kept.build_test_loader(kept.cfg, name)
+    first, second = list(loader), list(loader)
+    workers = loader._iterator._workers
+    assert all(worker.is_alive() for worker in workers)
+    assert [batch[0]["image_id"] for batch in first] == [batch[0]["image_id"] for batch in second]
+    assert kept.build_test_loader(kept.cfg, name) is loader
+    plain = make_trainer("DATALOADER.NUM_WORKERS", 1)
+    assert not plain.build_test_loader(plain.cfg, name).persistent_workers
+
+
+def test_deterministic_mode(make_trainer):
+    try:
+        make_trainer("RESNET_DET.TRAIN.DETERMINISTIC", True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -11,7 +11,7 @@ train = {
     "init_checkpoint": "",
     "max_iter": 90000,
     "amp": {"enabled": False, "dtype": "float16"},
-    "ddp": {"broadcast_buffers": False},
+    "ddp": {"forward_sync_buffers": False},
     "checkpointer": {"period": 5000, "max_to_keep": 100},
     "eval_period": 5000,
     "log_period": 20,
