@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import pytest
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
@@ -119,3 +122,21 @@ def test_all_problems_are_found_at_once(default_cfg):
     cfg = fpn_cfg(default_cfg)
     cfg.MODEL.RESNETS.DEPTH, cfg.RESNET_DET.TRAIN.OPTIMIZER = 35, "LAMB"
     assert len(check_cfg(cfg)) == 2
+
+
+def all_keys(node, prefix=""):
+    for key, value in node.items():
+        if isinstance(value, CfgNode):
+            yield from all_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def test_every_key_is_documented_with_its_default(default_cfg, request):
+    text = (request.config.rootpath / "docs" / "config.md").read_text()
+    sections = {"MODEL.RESNET_DET": default_cfg.MODEL.RESNET_DET}
+    sections |= {f"RESNET_DET.{name}": node for name, node in default_cfg.RESNET_DET.items()}
+    for section, node in sections.items():
+        table = text.split(f"## {section}:")[1].split("\n## ")[0]
+        documented = dict(re.findall(r"^\| `([A-Z_.0-9]+)` \| `([^|]*)` \|", table, re.MULTILINE))
+        assert {key: ast.literal_eval(value) for key, value in documented.items()} == dict(all_keys(node)), section

@@ -59,13 +59,14 @@ def register_demo_datasets() -> None:
             register_coco(name, str(folder / "annotations" / f"{kind}_{split}.json"), str(folder / split))
 
 
-def prepare_dataset(name: str, *, needed: Sequence[str] = ()) -> None:
+def prepare_dataset(name: str, *, needed: Sequence[str] = (), needs_objects: bool = False) -> None:
     """Check a COCO-format data set and take its class and keypoint names into Detectron2's metadata.
 
     The demo data are made if they are not there; data sets of other formats are left to Detectron2.
 
     Args:
         needed: what each annotation must have besides its box, such as "segmentation".
+        needs_objects: it is an error if nothing is annotated (but regions of many objects).
 
     Raises:
         InputError: no data set has that name, or its files have problems; all of them are listed.
@@ -79,6 +80,8 @@ def prepare_dataset(name: str, *, needed: Sequence[str] = ()) -> None:
         make_demo_data(Path(metadata.json_file).parent.parent)
     content = read_coco_json(metadata.json_file)
     problems = check_coco(content, metadata.image_root, needed)
+    if not problems and needs_objects and all(entry.get("iscrowd") for entry in content["annotations"]):
+        problems = ["it has no annotated objects to train on"]
     if problems:
         raise InputError.from_problems(f"data set {name} ({metadata.json_file})", problems)
     categories = sorted(content["categories"], key=lambda category: category["id"])

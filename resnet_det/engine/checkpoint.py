@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,18 @@ _LAST = "last_checkpoint"
 
 class Checkpointer(DetectionCheckpointer):
     """Detectron2's checkpoints, under its names, in its format."""
+
+    def check_space(self, size_mib: float) -> None:
+        """
+        Raises:
+            InputError: the disk has no room for a checkpoint of that size, in MiB.
+        """
+        free_mib = shutil.disk_usage(self.save_dir).free / 2**20
+        if free_mib < size_mib:
+            raise InputError(
+                f"OUTPUT_DIR {self.save_dir}: {free_mib:.0f} MiB are free there, and a checkpoint of this run takes "
+                f"{size_mib:.0f}: make room, or set another OUTPUT_DIR"
+            )
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write model and training state to ``name``.pth, and note it as the last one.

@@ -79,7 +79,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     train_names = cfg.DATASETS.TRAIN if trains else ()
     names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
     for name in names:
-        prepare_dataset(name, needed=needed_annotations(cfg))
+        trained_on = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        prepare_dataset(name, needed=needed_annotations(cfg), needs_objects=trained_on)
     set_num_classes(cfg, names)
     if starts_anew:
         prepare_weights(cfg)

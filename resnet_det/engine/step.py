@@ -162,6 +162,11 @@ class TrainStep(TrainerBase):
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def state_mib(self) -> float:
+        """How large a checkpoint gets: weights, the optimizer's averages of their gradients, the moving average."""
+        copies = 2 + isinstance(self.optimizer, torch.optim.AdamW) + (self.ema is not None)
+        return copies * sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20
+
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on, besides the model."""
         state = {

@@ -77,6 +77,8 @@ class Trainer(DefaultTrainer):
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        if comm.is_main_process():
+            self.checkpointer.check_space(self._trainer.state_mib())
         self._stop_reason = ""
         self.finished = False
         self.register_hooks(self.build_hooks())
