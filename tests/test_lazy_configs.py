@@ -87,9 +87,17 @@ def test_training_and_evaluation(small_data, tmp_path, request):
         command = [sys.executable, str(runner), *config, *args]
         return subprocess.run(command, cwd=request.config.rootpath, env=environment, capture_output=True, text=True)
 
-    trained = run(*pairs)
+    trained = run(*pairs, "train.checkpointer.period=1")
     assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-3000:]
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
+    final = tmp_path / "out" / "model_final.pth"
+    whole = torch.load(final, weights_only=True)["model"]
+    final.unlink()
+    (tmp_path / "out" / "last_checkpoint").write_text("model_0000000.pth")
+    resumed = run("--resume", *pairs, "train.checkpointer.period=1")
+    assert resumed.returncode == 0, resumed.stdout[-2000:] + resumed.stderr[-3000:]
+    again = torch.load(final, weights_only=True)["model"]
+    assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
     weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
     evaluated = run("--eval-only", *pairs, weights)
     assert evaluated.returncode == 0, evaluated.stderr[-3000:]

@@ -3,6 +3,7 @@
 from resnet_det.data.augmentation import build_augmentations
 from resnet_det.data.check import check_coco, read_coco_json
 from resnet_det.data.demo import make_demo_data
+from resnet_det.data.loader import make_train_loader
 from resnet_det.data.mapper import build_mapper
 from resnet_det.data.register import count_classes, prepare_dataset, register_cfg_datasets, register_coco
 
@@ -12,6 +13,7 @@ __all__ = [
     "check_coco",
     "count_classes",
     "make_demo_data",
+    "make_train_loader",
     "prepare_dataset",
     "read_coco_json",
     "register_cfg_datasets",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.data.common import DatasetFromList
+from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnet_det.errors import InputError
@@ -156,17 +157,49 @@ def collect_skipped(batch: list[dict]) -> list[tuple[str, str]]:
     return skipped
 
 
-def build_loader(
-    dataset: TrainDataset,
-    sampler: TrainBatchSampler,
+def make_train_loader(
+    dataset: Sequence[dict],
+    mapper: Callable[[dict], dict | None],
     *,
+    total_batch_size: int,
+    seed: int = 0,
+    start_step: int = 0,
+    accumulate: int = 1,
+    aspect_ratio_grouping: bool = True,
+    repeat_factors: Sequence[float] | None = None,
+    on_bad_image: str = "raise",
     num_workers: int = 0,
     pin_memory: bool = False,
     prefetch_factor: int = 2,
 ) -> DataLoader:
-    """A torch loader of lists of samples."""
+    """Endless batches for this process, lists of mapped samples. Detectron2's function, but batches can be had again.
+
+    Args:
+        dataset: Detectron2's data set dicts.
+        total_batch_size: images of all processes in one forward pass.
+        aspect_ratio_grouping: a batch has either wide or tall images.
+
+    Raises:
+        InputError: the processes cannot share the batch evenly.
+
+    The other arguments are those of :class:`TrainBatchSampler`, :class:`TrainDataset` and torch's DataLoader.
+    """
+    world_size = comm.get_world_size()
+    if total_batch_size % world_size:
+        raise InputError(f"a batch of {total_batch_size} images is one that {world_size} processes cannot share evenly")
+    sampler = TrainBatchSampler(
+        len(dataset),
+        batch_size=total_batch_size,
+        seed=seed,
+        groups=[int(entry["width"] <= entry["height"]) for entry in dataset] if aspect_ratio_grouping else None,
+        repeat_factors=repeat_factors,
+        accumulate=accumulate,
+        rank=comm.get_rank(),
+        world_size=world_size,
+        start_step=start_step,
+    )
     return DataLoader(
-        dataset,
+        TrainDataset(dataset, mapper, seed=seed, on_bad_image=on_bad_image),
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=keep_list,

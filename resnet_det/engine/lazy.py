@@ -16,7 +16,9 @@ from detectron2.utils.logger import setup_logger
 from omegaconf import DictConfig
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
+from resnet_det.data import make_train_loader
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
@@ -72,9 +74,10 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]
     amp_dtype = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None
     trainer = TrainStep(
         model,
-        lambda _: iter(instantiate(cfg.dataloader.train)),
+        lambda start_iter: iter(_build_train_loader(cfg, trainer.seed, start_iter)),
         optimizer,
         amp_dtype=amp_dtype,
+        seed=comm.shared_random_seed() if cfg.train.get("seed", -1) < 0 else cfg.train.seed,
         output_dir=cfg.train.output_dir,
     )
     checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=trainer)
@@ -101,6 +104,15 @@ def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any]
         logger.info("%s", load_weights(model, cfg.train.init_checkpoint))
     trainer.train(0 if iteration is None else iteration + 1, cfg.train.max_iter)
     return results or None
+
+
+def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoader:
+    """From ``start_iter`` on if the loader is ours; Detectron2's begins anew after a resume."""
+    node = cfg.dataloader.train
+    ours = (make_train_loader, f"{make_train_loader.__module__}.{make_train_loader.__qualname__}")
+    if node["_target_"] in ours:  # by name in a config that was saved
+        return instantiate({**node, "seed": seed, "start_step": start_iter})
+    return instantiate(node)
 
 
 def _evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any] | None:

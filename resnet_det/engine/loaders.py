@@ -9,25 +9,17 @@ from detectron2.data import (
     get_detection_dataset_dicts,
 )
 from detectron2.data import transforms as T
-from detectron2.utils import comm
 from torch.utils.data import DataLoader, Subset
 
-from resnet_det.data.loader import (
-    TrainBatchSampler,
-    TrainDataset,
-    build_loader,
-    category_repeat_factors,
-    keep_list,
-)
+from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader
 from resnet_det.data.mapper import build_mapper
-from resnet_det.errors import InputError
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
     """Endless batches of DATASETS.TRAIN for this process, from ``start_step`` on.
 
     Raises:
-        InputError: DATALOADER.SAMPLER_TRAIN is none that is known here, or the batch cannot be split.
+        InputError: the processes cannot share the batch evenly.
     """
     dicts = get_detection_dataset_dicts(
         cfg.DATASETS.TRAIN,
@@ -35,31 +27,20 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
         min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    world_size = comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % world_size:
-        raise InputError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {world_size} processes cannot share evenly"
-        )
     factors = None
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         factors = category_repeat_factors(dicts, cfg.DATALOADER.REPEAT_THRESHOLD)
-    groups = [int(entry["width"] <= entry["height"]) for entry in dicts]
-    sampler = TrainBatchSampler(
-        len(dicts),
-        batch_size=cfg.SOLVER.IMS_PER_BATCH,
-        seed=seed,
-        groups=groups if cfg.DATALOADER.ASPECT_RATIO_GROUPING else None,
-        repeat_factors=factors,
-        accumulate=cfg.RESNET_DET.TRAIN.ACCUMULATE,
-        rank=comm.get_rank(),
-        world_size=world_size,
-        start_step=start_step,
-    )
     data = cfg.RESNET_DET.DATA
-    dataset = TrainDataset(dicts, build_mapper(cfg, True, dicts), seed=seed, on_bad_image=data.ON_BAD_IMAGE)
-    return build_loader(
-        dataset,
-        sampler,
+    return make_train_loader(
+        dicts,
+        build_mapper(cfg, True, dicts),
+        total_batch_size=cfg.SOLVER.IMS_PER_BATCH,
+        seed=seed,
+        start_step=start_step,
+        accumulate=cfg.RESNET_DET.TRAIN.ACCUMULATE,
+        aspect_ratio_grouping=cfg.DATALOADER.ASPECT_RATIO_GROUPING,
+        repeat_factors=factors,
+        on_bad_image=data.ON_BAD_IMAGE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
         pin_memory=data.PIN_MEMORY,
         prefetch_factor=data.PREFETCH_FACTOR,
