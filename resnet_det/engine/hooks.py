@@ -8,7 +8,6 @@ import math
 import resource
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -215,19 +214,16 @@ class ProgressHook(HookBase):
         self.bar = tqdm.tqdm(
             total=self.trainer.max_iter, initial=self.trainer.start_iter, unit="it", desc="train", file=sys.stderr
         )
-        self.last = time.perf_counter()
 
     def after_step(self) -> None:
         self.bar.update(1)
         if self.trainer.iter % 10 == 0:
-            now = time.perf_counter()
             latest = {name: value for name, (value, _) in self.trainer.storage.latest().items()}
             speed = self.bar.format_dict["rate"]
             self.bar.set_postfix_str(
                 f"loss {latest.get('total_loss', math.nan):.3f}, {(speed or 0) * self.images_per_step:.1f} img/s, "
                 f"data {latest.get('data_time', math.nan) * 1e3:.0f} ms, {memory_mib():.0f} MiB"
             )
-            self.last = now
 
     def after_train(self) -> None:
         self.bar.close()

@@ -1,0 +1,106 @@
+"""Numbers to Weights & Biases, MLflow and the progress line, with stand-ins for those services."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from detectron2.utils.events import EventStorage
+
+from resnet_det.engine.hooks import ProgressHook
+from resnet_det.engine.writers import build_writers
+from resnet_det.errors import InputError
+
+
+class FakeWandb(types.ModuleType):
+    def __init__(self):
+        super().__init__("wandb")
+        self.logged, self.finished = [], False
+
+    def init(self, config, dir, resume):  # noqa: A002
+        assert "SOLVER" in config["cfg"]
+        assert resume == "allow"
+        self.dir = dir
+        return self
+
+    def log(self, values, step):
+        self.logged.append((step, values))
+
+    def finish(self):
+        self.finished = True
+
+
+class FakeMlflow(types.ModuleType):
+    def __init__(self):
+        super().__init__("mlflow")
+        self.logged, self.texts, self.running = [], {}, False
+
+    def start_run(self):
+        self.running = True
+
+    def end_run(self):
+        self.running = False
+
+    def log_text(self, text, name):
+        self.texts[name] = text
+
+    def log_metric(self, name, value, step):
+        self.logged.append((step, name, value))
+
+
+def write_two_iterations(writer):
+    with EventStorage(0) as storage:
+        for iteration, loss in enumerate((2.0, 1.5)):
+            storage.iter = iteration
+            storage.put_scalar("total_loss", loss, smoothing_hint=False)
+            writer.write()
+        writer.write()  # nothing new
+    writer.close()
+
+
+@pytest.fixture
+def make_writer(default_cfg, tmp_path, monkeypatch):
+    def make(name, module):
+        monkeypatch.setitem(__import__("sys").modules, name, module)
+        default_cfg.OUTPUT_DIR, default_cfg.RESNET_DET.TRAIN.LOGGERS = str(tmp_path), [name]
+        return build_writers(default_cfg, 10)[-1]
+
+    return make
+
+
+def test_weights_and_biases_gets_each_number_once(make_writer, tmp_path):
+    wandb = FakeWandb()
+    write_two_iterations(make_writer("wandb", wandb))
+    assert wandb.logged == [(0, {"total_loss": 2.0}), (1, {"total_loss": 1.5})]
+    assert wandb.dir == str(tmp_path)
+    assert wandb.finished
+
+
+def test_mlflow_gets_each_number_once_and_the_config(make_writer):
+    mlflow = FakeMlflow()
+    writer = make_writer("mlflow", mlflow)
+    assert mlflow.running
+    write_two_iterations(writer)
+    assert mlflow.logged == [(0, "total_loss", 2.0), (1, "total_loss", 1.5)]
+    assert "SOLVER" in mlflow.texts["config.yaml"]
+    assert not mlflow.running
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_logger_that_is_not_installed_is_an_error(make_writer, name):
+    with pytest.raises(InputError, match=rf"{name}.*pip install .*resnet_det\[{name}\]"):
+        make_writer(name, None)  # None in sys.modules: the import fails
+
+
+def test_the_progress_line_says_what_a_person_wants_to_know(capfd):
+    hook = ProgressHook(images_per_step=8)
+    hook.trainer = types.SimpleNamespace(max_iter=100, start_iter=10, iter=10)
+    with EventStorage(10) as hook.trainer.storage:
+        hook.before_train()
+        hook.trainer.storage.put_scalars(total_loss=1.25, data_time=0.004)
+        hook.after_step()
+        hook.after_train()
+    line = capfd.readouterr().err.split("\r")[-1]
+    assert "11/100" in line
+    for part in ("loss 1.250", "img/s", "data 4 ms", "MiB"):
+        assert part in line, line
