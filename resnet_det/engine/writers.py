@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import re
 import sys
 from types import ModuleType
 
@@ -50,7 +51,7 @@ class MlflowWriter(EventWriter):
         newest = self.last
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
             if iteration > self.last:
-                self.mlflow.log_metric(name.replace("@", "_"), value, step=iteration)
+                self.mlflow.log_metric(re.sub(r"[^\w\-. /]", "_", name), value, step=iteration)  # others are refused
                 newest = max(newest, iteration)
         self.last = newest
 

@@ -58,6 +58,15 @@ def write_two_iterations(writer):
     writer.close()
 
 
+def test_mlflow_gets_names_that_it_takes(make_writer):
+    mlflow = FakeMlflow()
+    writer = make_writer("mlflow", mlflow)
+    with EventStorage(0) as storage:
+        storage.put_scalar("bbox/AP-it's a cat@0.5", 1.0, smoothing_hint=False)
+        writer.write()
+    assert mlflow.logged == [(0, "bbox/AP-it_s a cat_0.5", 1.0)]
+
+
 @pytest.fixture
 def make_writer(default_cfg, tmp_path, monkeypatch):
     def make(name, module):
