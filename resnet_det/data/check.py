@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from resnet_det.data.json_files import read_json
 from resnet_det.errors import InputError
 
 NEEDED_BY = {"segmentation": "MODEL.MASK_ON or RESNET_DET.DATA.COPY_PASTE", "keypoints": "MODEL.KEYPOINT_ON"}
@@ -25,10 +25,7 @@ def read_coco_json(annotation_file: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError(
             f"{path}: no such annotation file (folder {'exists' if path.parent.is_dir() else 'is missing, too'})"
         )
-    try:
-        content = json.loads(path.read_bytes())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not a JSON file, or cut off: {error}") from None
+    content = read_json(path)
     wanted = ("images", "annotations", "categories")
     lacking = [key for key in wanted if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if lacking:

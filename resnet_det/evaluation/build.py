@@ -24,6 +24,7 @@ from detectron2.evaluation import (
 )
 
 from resnet_det.errors import InputError
+from resnet_det.evaluation.evaluator import FastCOCOEvaluator
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,10 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if kind in ("coco", "coco_panoptic_seg"):
         tasks = ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
-        evaluators.append(COCOEvaluator(dataset_name, tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
+        if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
+            evaluators.append(COCOEvaluator(dataset_name, ["bbox"], output_dir=folder))
+        else:
+            evaluators.append(FastCOCOEvaluator(dataset_name, tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
     if kind == "coco_panoptic_seg":

@@ -3,10 +3,10 @@
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
 from detectron2.data import DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
-from detectron2.evaluation import COCOEvaluator
 from omegaconf import OmegaConf
 
 from resnet_det.data import make_train_loader
+from resnet_det.evaluation import FastCOCOEvaluator
 
 dataloader = OmegaConf.create()
 dataloader.train = L(make_train_loader)(
@@ -34,4 +34,4 @@ dataloader.test = L(build_detection_test_loader)(
     ),
     num_workers=4,
 )
-dataloader.evaluator = L(COCOEvaluator)(dataset_name="${..test.dataset.names}")
+dataloader.evaluator = L(FastCOCOEvaluator)(dataset_name="${..test.dataset.names}")

@@ -1,0 +1,133 @@
+"""The evaluator of COCO data sets: Detectron2's COCOEvaluator on a fast library."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data.datasets.coco import convert_to_coco_dict
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
+from detectron2.utils import comm
+from tabulate import tabulate
+
+from resnet_det.data.json_files import read_json
+from resnet_det.evaluation.coco import METRICS, ClassResult, read_metrics, run_coco_evaluation, tabulate_classes
+from resnet_det.evaluation.detections import make_detections
+from resnet_det.evaluation.ground_truth import make_ground_truth
+
+logger = logging.getLogger(__name__)
+
+
+class FastCOCOEvaluator(DatasetEvaluator):
+    """AP and AR of boxes, masks and keypoints, with the files and result keys of Detectron2's COCOEvaluator.
+
+    Beside those keys: COCO's average recalls (``AR1`` ... ``ARl``), and ``AP-<class>`` for data sets with one class,
+    too. Images that did not go through the model (RESNET_DET.TEST.MAX_IMAGES) are not counted as missed.
+    """
+
+    def __init__(
+        self,
+        dataset_name: str,
+        tasks: Sequence[str] | None = None,
+        distributed: bool = True,
+        output_dir: str | None = None,
+        *,
+        kpt_oks_sigmas: Sequence[float] = (),
+    ) -> None:
+        """
+        Args:
+            tasks: of "bbox", "segm", "keypoints"; those that the predictions have, if not given.
+            distributed: collect the predictions of all processes, and evaluate in the first.
+            output_dir: where coco_instances_results.json and instances_predictions.pth go.
+        """
+        self.dataset_name, self.tasks = dataset_name, tasks
+        self.distributed, self.output_dir = distributed, output_dir
+        self.kpt_oks_sigmas = kpt_oks_sigmas
+        self.reset()
+
+    def reset(self) -> None:
+        self._predictions: list[dict[str, Any]] = []
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            if "instances" in output:
+                instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": instances})
+
+    def evaluate(self) -> OrderedDict[str, dict[str, float]]:
+        """The results of each task, 0 to 100; empty in other processes than the first."""
+        predictions = self._predictions
+        if self.distributed:
+            comm.synchronize()
+            predictions = list(itertools.chain(*comm.gather(predictions, dst=0)))
+            if not comm.is_main_process():
+                return OrderedDict()
+        if not predictions:
+            logger.warning("No image of %s went through the model: nothing to evaluate", self.dataset_name)
+            return OrderedDict()
+        metadata = MetadataCatalog.get(self.dataset_name)
+        if self.output_dir:
+            Path(self.output_dir).mkdir(parents=True, exist_ok=True)
+            torch.save(predictions, os.path.join(self.output_dir, "instances_predictions.pth"))
+        results = [row for prediction in predictions for row in prediction["instances"]]
+        if metadata.get("thing_dataset_id_to_contiguous_id") is not None:
+            category_ids = {place: key for key, place in metadata.thing_dataset_id_to_contiguous_id.items()}
+            for row in results:
+                row["category_id"] = category_ids[row["category_id"]]
+        if self.output_dir:
+            Path(self.output_dir, "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
+        content = self._read_content()
+        if "annotations" not in content:
+            logger.info("%s has no annotations: predictions are written, not evaluated", self.dataset_name)
+            return OrderedDict()
+        return self._evaluate(content, results, {prediction["image_id"] for prediction in predictions})
+
+    def _read_content(self) -> dict[str, Any]:
+        path = MetadataCatalog.get(self.dataset_name).get("json_file")
+        return convert_to_coco_dict(self.dataset_name) if path is None else read_json(Path(path))
+
+    def _evaluate(
+        self, content: dict[str, Any], results: list[dict[str, Any]], image_ids: set[Hashable]
+    ) -> OrderedDict[str, dict[str, float]]:
+        truth = make_ground_truth(content, image_ids)
+        detections = make_detections(results, truth)
+        evaluated: OrderedDict[str, dict[str, float]] = OrderedDict()
+        for task in self.tasks or find_tasks(results):
+            if not len(detections):
+                logger.warning("The model found nothing in %s: %s AP is NaN", self.dataset_name, task)
+                evaluated[task] = dict.fromkeys(METRICS[task], float("nan"))
+                continue
+            evaluation = run_coco_evaluation(truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas)
+            metrics = read_metrics(evaluation)
+            classes = tabulate_classes(evaluation, truth, detections)
+            logger.info("Evaluation results for %s:\n%s", task, format_metrics(metrics))
+            logger.info("Per-category %s AP:\n%s", task, format_classes(classes))
+            evaluated[task] = metrics | {f"AP-{result.name}": result.ap for result in classes}
+        return evaluated
+
+
+def find_tasks(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The kinds of evaluation that the first of ``results`` has something for; boxes if there are none."""
+    keys = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
+    return [task for task, key in keys.items() if results and key in results[0]] or ["bbox"]
+
+
+def format_metrics(metrics: dict[str, float]) -> str:
+    """A table of one row."""
+    return tabulate([metrics.values()], list(metrics), tablefmt="pipe", floatfmt=".3f", numalign="center")
+
+
+def format_classes(classes: Sequence[ClassResult], *, columns: int = 3) -> str:
+    """A table of the AP of each class, several in a row."""
+    cells = [cell for result in classes for cell in (result.name, result.ap)]
+    rows = [cells[start : start + 2 * columns] for start in range(0, len(cells), 2 * columns)]
+    return tabulate(rows, ["category", "AP"] * columns, tablefmt="pipe", floatfmt=".3f", numalign="left")
