@@ -32,8 +32,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
-    # To try things out: run the model on the first so many images of each process alone (the results still count the
-    # others, as images where nothing was found); 0: on all.
+    # Evaluate on the first so many images of each process alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
 
     _add_missing(cfg, defaults)
