@@ -18,6 +18,9 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.DATA.COCO = []
     _add_augmentation(defaults.RESNET_DET.DATA)
 
+    # How images are read and resized: "detectron2" (PIL), or "fast" (OpenCV and torch): twice as fast or more, for the
+    # same boxes and masks, and pixels that differ by rounding.
+    defaults.RESNET_DET.DATA.MAPPER = "detectron2"
     # What a training image that cannot be read or used does: "raise" stops, "skip" takes the next one and lists it.
     defaults.RESNET_DET.DATA.ON_BAD_IMAGE = "raise"
     # Loading: pinned memory (for GPUs), and batches that each of DATALOADER.NUM_WORKERS prepares ahead.

@@ -15,6 +15,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
     train, data, test = cfg.RESNET_DET.TRAIN, cfg.RESNET_DET.DATA, cfg.RESNET_DET.TEST
     choices = [(f"RESNET_DET.TRAIN.{key}", train[key], known) for key, known in TRAIN_CHOICES.items()]
     choices += [
+        ("RESNET_DET.DATA.MAPPER", data.MAPPER, ("detectron2", "fast")),
         ("RESNET_DET.DATA.ON_BAD_IMAGE", data.ON_BAD_IMAGE, ("raise", "skip")),
         ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS),
         ("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, SCHEDULES),

@@ -20,17 +20,26 @@ def read_coco_json(annotation_file: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, is not JSON, or lacks images, annotations or categories.
     """
-    path = Path(annotation_file)
-    if not path.is_file():
-        raise InputError(
-            f"{path}: no such annotation file (folder {'exists' if path.parent.is_dir() else 'is missing, too'})"
-        )
+    path = find_annotation_file(annotation_file)
     content = read_json(path)
     wanted = ("images", "annotations", "categories")
     lacking = [key for key in wanted if not isinstance(content, dict) or not isinstance(content.get(key), list)]
     if lacking:
         raise InputError(f"{path}: not in COCO format: no list under {', '.join(lacking)}")
     return content
+
+
+def find_annotation_file(annotation_file: str | os.PathLike[str]) -> Path:
+    """
+    Raises:
+        InputError: it is not there.
+    """
+    path = Path(annotation_file)
+    if not path.is_file():
+        raise InputError(
+            f"{path}: no such annotation file (folder {'exists' if path.parent.is_dir() else 'is missing, too'})"
+        )
+    return path
 
 
 def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], needed: Sequence[str] = ()) -> list[str]:

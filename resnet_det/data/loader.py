@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
-from detectron2.data.common import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from resnet_det.data.serialized import serialize
 from resnet_det.errors import InputError
 
 BAD_IMAGE_CHOICES = ("raise", "skip")
@@ -109,7 +109,7 @@ class TrainDataset(Dataset):
             mapper: makes what a model takes of one of them; None: this image cannot be used.
             on_bad_image: "raise", or "skip": take the next image instead, and note it under ``SKIPPED``.
         """
-        self.dicts = DatasetFromList(list(dicts), copy=False, serialize=True)
+        self.dicts = serialize(dicts)
         self.mapper = mapper
         self.seed, self.on_bad_image = seed, on_bad_image
 
@@ -123,7 +123,7 @@ class TrainDataset(Dataset):
             entry = self.dicts[(index + attempt) % len(self)]
             seed_all(self.seed, position, attempt)
             try:
-                sample = self.mapper(copy.deepcopy(entry))
+                sample = self.mapper(entry)
             except Exception as error:  # a damaged image can fail in any way
                 skipped.append((str(entry.get("file_name")), f"{type(error).__name__}: {error}"))
                 if self.on_bad_image == "raise":
@@ -187,11 +187,12 @@ def make_train_loader(
     world_size = comm.get_world_size()
     if total_batch_size % world_size:
         raise InputError(f"a batch of {total_batch_size} images is one that {world_size} processes cannot share evenly")
+    dicts = serialize(dataset)
     sampler = TrainBatchSampler(
-        len(dataset),
+        len(dicts),
         batch_size=total_batch_size,
         seed=seed,
-        groups=[int(entry["width"] <= entry["height"]) for entry in dataset] if aspect_ratio_grouping else None,
+        groups=(dicts.widths <= dicts.heights).astype(int).tolist() if aspect_ratio_grouping else None,
         repeat_factors=repeat_factors,
         accumulate=accumulate,
         rank=comm.get_rank(),
@@ -199,13 +200,13 @@ def make_train_loader(
         start_step=start_step,
     )
     return DataLoader(
-        TrainDataset(dataset, mapper, seed=seed, on_bad_image=on_bad_image),
+        TrainDataset(dicts, mapper, seed=seed, on_bad_image=on_bad_image),
         batch_sampler=sampler,
         num_workers=num_workers,
         collate_fn=keep_list,
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor if num_workers else None,
-        worker_init_fn=_use_one_thread,
+        worker_init_fn=use_one_thread,
     )
 
 
@@ -214,8 +215,10 @@ def keep_list(batch: list[dict]) -> list[dict]:
     return batch
 
 
-def _use_one_thread(_: int) -> None:
+def use_one_thread(_: int) -> None:
+    """For a worker: there are others."""
     torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def category_repeat_factors(dicts: Sequence[dict], threshold: float) -> list[float]:

@@ -9,9 +9,9 @@ from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import load_coco_json
 
-from resnet_det.data.check import check_coco, read_coco_json
+from resnet_det.data.check import check_coco
+from resnet_det.data.coco_json import CocoLoader, read_coco_index
 from resnet_det.data.demo import SPLITS, make_demo_data
 from resnet_det.errors import InputError
 
@@ -32,7 +32,7 @@ def register_coco(name: str, annotation_file: str, image_folder: str) -> None:
         raise InputError(
             f"RESNET_DET.DATA.COCO: the name {name!r} is taken by {known.get('json_file') or 'another data set'}"
         )
-    DatasetCatalog.register(name, lambda: load_coco_json(annotation_file, image_folder, name))
+    DatasetCatalog.register(name, CocoLoader(annotation_file, image_folder, name))
     MetadataCatalog.get(name).set(json_file=annotation_file, image_root=image_folder, evaluator_type="coco")
 
 
@@ -78,7 +78,7 @@ def prepare_dataset(name: str, *, needed: Sequence[str] = (), needs_objects: boo
         return
     if name.startswith("resnet_det_demo_"):
         make_demo_data(Path(metadata.json_file).parent.parent)
-    content = read_coco_json(metadata.json_file)
+    content = read_coco_index(metadata.json_file)
     problems = check_coco(content, metadata.image_root, needed)
     if not problems and needs_objects and all(entry.get("iscrowd") for entry in content["annotations"]):
         problems = ["it has no annotated objects to train on"]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from detectron2.config import CfgNode
-from detectron2.data import (
-    DatasetMapper,
-    build_detection_test_loader,
-    get_detection_dataset_dicts,
-)
+from detectron2.data import MapDataset
 from detectron2.data import transforms as T
+from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
-from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader
-from resnet_det.data.mapper import build_mapper
+from resnet_det.data.dicts import load_dataset_dicts
+from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader, use_one_thread
+from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
@@ -21,7 +19,7 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
     Raises:
         InputError: the processes cannot share the batch evenly.
     """
-    dicts = get_detection_dataset_dicts(
+    dicts = load_dataset_dicts(
         cfg.DATASETS.TRAIN,
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
@@ -53,17 +51,17 @@ _kept_loaders: dict[tuple[str, str], DataLoader] = {}  # by config and data set,
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """This process's share of the images to evaluate on, in batches of RESNET_DET.TEST.BATCH_SIZE."""
     if not (cfg.RESNET_DET.DATA.PERSISTENT_WORKERS and cfg.DATALOADER.NUM_WORKERS):
-        return _in_batches(cfg, build_detection_test_loader(cfg, name))
+        return _make_test_loader(cfg, name, build_mapper(cfg, False))
     key = (cfg.dump(), name)
     if key not in _kept_loaders:
-        _kept_loaders[key] = _in_batches(cfg, build_detection_test_loader(cfg, name))
+        _kept_loaders[key] = _make_test_loader(cfg, name, build_mapper(cfg, False))
     return _kept_loaders[key]
 
 
 def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
     """The same images with their annotations, as training has them, but resized as for a test and not augmented."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    mapper = DatasetMapper(
+    mapper = MAPPERS[cfg.RESNET_DET.DATA.MAPPER](
         is_train=True,
         augmentations=[resize],
         image_format=cfg.INPUT.FORMAT,
@@ -71,22 +69,27 @@ def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
         use_keypoint=cfg.MODEL.KEYPOINT_ON,
         instance_mask_format=cfg.INPUT.MASK_FORMAT,
     )
-    return _in_batches(cfg, build_detection_test_loader(cfg, name, mapper=mapper))
+    return _make_test_loader(cfg, name, mapper)
 
 
-def _in_batches(cfg: CfgNode, loader: DataLoader) -> DataLoader:
-    """Detectron2's test loader has one image a batch, and no key for more."""
+def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
+    """As Detectron2's, which has one image a batch, and no key for more."""
     test, data = cfg.RESNET_DET.TEST, cfg.RESNET_DET.DATA
-    dataset, sampler = loader.dataset, list(loader.batch_sampler.sampler)
+    proposal_files = None
+    if cfg.MODEL.LOAD_PROPOSALS:
+        proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[list(cfg.DATASETS.TEST).index(name)]]
+    dicts = load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+    places = list(InferenceSampler(len(dicts)))
     if test.MAX_IMAGES:
-        sampler = sampler[: test.MAX_IMAGES]
+        places = places[: test.MAX_IMAGES]
     num_workers = cfg.DATALOADER.NUM_WORKERS
     return DataLoader(
-        Subset(dataset, sampler),
+        Subset(MapDataset(dicts, mapper), places),
         batch_size=test.BATCH_SIZE,
         num_workers=num_workers,
         collate_fn=keep_list,
         pin_memory=data.PIN_MEMORY,
         prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
         persistent_workers=data.PERSISTENT_WORKERS and num_workers > 0,
+        worker_init_fn=use_one_thread,
     )
