@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnet_det.data.serialized import serialize
 from resnet_det.errors import InputError
+from resnet_det.processes import end_with_parent
 
 BAD_IMAGE_CHOICES = ("raise", "skip")
 
@@ -206,7 +208,7 @@ def make_train_loader(
         collate_fn=keep_list,
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor if num_workers else None,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=set_up_worker,
     )
 
 
@@ -215,10 +217,12 @@ def keep_list(batch: list[dict]) -> list[dict]:
     return batch
 
 
-def use_one_thread(_: int) -> None:
-    """For a worker: there are others."""
+def set_up_worker(_: int) -> None:
+    """In a worker: one thread, as there are others; what ends training ends it, too."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the trainer does at it
+    end_with_parent()
 
 
 def category_repeat_factors(dicts: Sequence[dict], threshold: float) -> list[float]:

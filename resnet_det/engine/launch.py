@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from resnet_det.errors import InputError
+from resnet_det.processes import end_with_parent
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -49,6 +51,7 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
 
 def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> None:
     """In a started process: an InputError is told by its message, not by a stack of calls in each process."""
+    end_with_parent(signal.SIGTERM)
     try:
         main(args)
     except InputError as error:
@@ -57,6 +60,7 @@ def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse
 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    end_with_parent(signal.SIGTERM)
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     has_gpu = torch.cuda.is_available()
     if has_gpu:

@@ -9,7 +9,7 @@ from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
 from resnet_det.data.dicts import load_dataset_dicts
-from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader, use_one_thread
+from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader, set_up_worker
 from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
 
 
@@ -91,5 +91,5 @@ def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
         pin_memory=data.PIN_MEMORY,
         prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
         persistent_workers=data.PERSISTENT_WORKERS and num_workers > 0,
-        worker_init_fn=use_one_thread,
+        worker_init_fn=set_up_worker,
     )

@@ -220,11 +220,7 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, 
 
 def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
     process = run_tool(make_args("SOLVER.MAX_ITER", 5000), tmp_path, request, processes=2, wait=False)
-    metrics = tmp_path / "out" / "metrics.json"
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
+    wait_for_numbers(tmp_path / "out" / "metrics.json")
     children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
     assert len(children) >= 2
     start = time.monotonic()
@@ -232,6 +228,35 @@ def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
     process.wait(timeout=60)
     assert time.monotonic() - start < 30
     assert process.returncode != 0
+
+
+def test_nothing_is_left_of_a_run_that_is_killed(make_args, tmp_path, request):
+    args = make_args("SOLVER.MAX_ITER", 5000, "DATALOADER.NUM_WORKERS", 2, "RESNET_DET.DATA.PREFETCH_FACTOR", 4)
+    process = run_tool(args, tmp_path, request, processes=2, wait=False)
+    wait_for_numbers(tmp_path / "out" / "metrics.json")
+    family = descendants(process.pid)
+    assert len(family) >= 6  # two processes with two workers each
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path("/proc", str(pid)).exists() for pid in family):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def descendants(pid):
+    """The processes that one started, and those that they started."""
+    found = []
+    for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
+        found += [int(child), *descendants(int(child))]
+    return found
+
+
+def wait_for_numbers(metrics):
+    deadline = time.monotonic() + 120
+    while not (metrics.is_file() and metrics.read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_torchrun_restarts_and_the_run_goes_on(make_args, tmp_path, request):
