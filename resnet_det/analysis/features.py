@@ -54,7 +54,7 @@ class Explanation:
 
 @contextmanager
 def record_features(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """Within it, the outputs of the backbone's stages (res2 ...) and levels (p2 ...) are kept by name as the model runs.
+    """Within it, the outputs of the backbone's stages (res2 ...) and levels (p2 ...) are kept by name as it runs.
 
     Shapes: each (N, C, H, W).
     """
@@ -127,7 +127,7 @@ def explain_detection(
     weights = gradient.mean((1, 2), keepdim=True)
     return Explanation(
         level=chosen,
-        logit=float(logit),
+        logit=logit.item(),
         grad_cam=_positive_share(_crop((weights * feature).sum(0), images)),
         local=_positive_share(_crop((gradient * feature).sum(0), images)),
     )

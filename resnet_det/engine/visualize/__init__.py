@@ -50,6 +50,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
             min_score=args.confidence_threshold,
             num_images=num_images,
             classes=args.classes,
+            error_types=list(dict.fromkeys(args.error_type)),
         )
     if args.dataset:
         return draw_training_data(

@@ -11,6 +11,7 @@ from resnet_det.config import check_cfg
 from resnet_det.data import prepare_dataset, register_cfg_datasets
 from resnet_det.engine.startup import fall_back_to_cpu, merge_cfg, set_num_classes, use_own_data
 from resnet_det.engine.visualize.inputs import IMAGE_SUFFIXES, VIDEO_SUFFIXES
+from resnet_det.engine.visualize.results import ERROR_CHOICES
 from resnet_det.errors import InputError
 
 DEFAULT_NUM_IMAGES = 50
@@ -70,6 +71,17 @@ def build_visualize_parser() -> argparse.ArgumentParser:
     )
     filters.add_argument("--classes", nargs="+", metavar="NAME", help="show these classes alone")
     filters.add_argument(
+        "--error-type",
+        nargs="+",
+        type=str.lower,
+        choices=ERROR_CHOICES,
+        metavar="TYPE",
+        default=[],
+        help="with --results: show the images with these, one panel for each, of correct, cls (another class), loc "
+        "(overlap too small), both, dupe (found twice), bkg (nothing there), miss (not found), as tools/evaluate.py "
+        "tells them",
+    )
+    filters.add_argument(
         "--num-images",
         type=int,
         metavar="N",
@@ -119,6 +131,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         problems.append("--annotations goes with --results")
     if args.annotations and args.dataset:
         problems.append("--annotations and --dataset both name a data set: give one")
+    if args.error_type and not args.results:
+        problems.append("--error-type goes with --results")
     if args.features and not args.input:
         problems.append("--features needs --input")
     for flag, least in (("batch_size", 1), ("num_augmented", 1), ("num_detections", 0), ("num_images", 1)):
