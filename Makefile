@@ -26,6 +26,7 @@ demo: setup
 	@echo "Results: output/demo/results.json. Pictures, ground truth beside predictions: output/demo/predictions/"
 
 test: setup lint
+	-@$(PYTHON) tools/install_chromium.py
 	$(RUN) -m pytest -n 2 -m "not long"
 
 test-long: setup

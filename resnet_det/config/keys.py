@@ -37,6 +37,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.VAL_LOSS = False
     # Evaluate on the first so many images of each process alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
+    # Whether a run ends with OUTPUT_DIR/report.html, for data sets in COCO format.
+    defaults.RESNET_DET.TEST.REPORT = True
 
     _add_missing(cfg, defaults)
 

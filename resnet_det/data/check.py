@@ -42,10 +42,13 @@ def find_annotation_file(annotation_file: str | os.PathLike[str]) -> Path:
     return path
 
 
-def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], needed: Sequence[str] = ()) -> list[str]:
+def check_coco(
+    content: dict[str, Any], image_folder: str | os.PathLike[str] | None, needed: Sequence[str] = ()
+) -> list[str]:
     """Problems of a COCO data set that would stop a training run or falsify it, missing images among them.
 
     Args:
+        image_folder: None if no images are needed.
         needed: what each annotation must have besides its box, such as "segmentation".
     """
     problems = []
@@ -87,7 +90,7 @@ def check_coco(content: dict[str, Any], image_folder: str | os.PathLike[str], ne
                 f"{len(lacking)} of {len(annotations)} annotations have no {key} (such as {_name(lacking)}), which "
                 f"{NEEDED_BY[key]} asks for"
             )
-    return problems or check_images(content, image_folder)
+    return problems or ([] if image_folder is None else check_images(content, image_folder))
 
 
 def check_images(content: dict[str, Any], image_folder: str | os.PathLike[str]) -> list[str]:

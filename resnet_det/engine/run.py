@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from detectron2.checkpoint import DetectionCheckpointer
@@ -11,6 +12,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from resnet_det.engine.report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
 from resnet_det.engine.weights import load_trained_weights
@@ -31,16 +33,23 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     if not args.eval_only:
         trainer = Trainer(cfg)
         trainer.resume_or_load(resume=args.resume)
-        return trainer.train()
+        results = trainer.train()
+        if results is not None:
+            final = "model_final.pth" if trainer.ema is None else "model_final_ema.pth"
+            write_run_reports(cfg, Path(cfg.OUTPUT_DIR, final))
+        return results
     model = Trainer.build_model(cfg)
     checkpointer = DetectionCheckpointer(model, save_dir=cfg.OUTPUT_DIR)
     if args.resume and checkpointer.has_checkpoint():
+        weights = checkpointer.get_checkpoint_file()
         checkpointer.resume_or_load("", resume=True)
     else:
+        weights = cfg.MODEL.WEIGHTS
         load_trained_weights(cfg, model)
     results = Trainer.test(cfg, model)
     if not comm.is_main_process():
         return None
     write_results(results, cfg.OUTPUT_DIR)
+    write_run_reports(cfg, Path(weights))
     verify_results(cfg, results)
     return results

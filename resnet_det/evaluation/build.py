@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
-    """The evaluators for the format of a data set; they write to ``output_folder`` (OUTPUT_DIR/inference if not given).
+    """The evaluators for the format of a data set; they write to ``output_folder`` (see :func:`inference_folder`).
 
     Raises:
         InputError: there are none for that format.
     """
-    folder = output_folder or os.path.join(cfg.OUTPUT_DIR, "inference")
+    folder = output_folder or str(inference_folder(cfg, dataset_name))
     kind = MetadataCatalog.get(dataset_name).evaluator_type
     if kind == "pascal_voc":
         return PascalVOCDetectionEvaluator(dataset_name)
@@ -61,6 +61,12 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
+    """Where what the model finds goes: OUTPUT_DIR/inference, and there one folder for each of several data sets."""
+    folder = Path(cfg.OUTPUT_DIR, "inference")
+    return folder if len(cfg.DATASETS.TEST) <= 1 else folder / dataset_name
 
 
 def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:

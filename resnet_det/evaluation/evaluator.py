@@ -17,12 +17,12 @@ from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
-from tabulate import tabulate
 
 from resnet_det.data.json_files import read_json
-from resnet_det.evaluation.coco import METRICS, ClassResult, read_metrics, run_coco_evaluation, tabulate_classes
+from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.text import format_classes, format_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -119,15 +119,3 @@ def find_tasks(results: Sequence[dict[str, Any]]) -> list[str]:
     """The kinds of evaluation that the first of ``results`` has something for; boxes if there are none."""
     keys = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
     return [task for task, key in keys.items() if results and key in results[0]] or ["bbox"]
-
-
-def format_metrics(metrics: dict[str, float]) -> str:
-    """A table of one row."""
-    return tabulate([metrics.values()], list(metrics), tablefmt="pipe", floatfmt=".3f", numalign="center")
-
-
-def format_classes(classes: Sequence[ClassResult], *, columns: int = 3) -> str:
-    """A table of the AP of each class, several in a row."""
-    cells = [cell for result in classes for cell in (result.name, result.ap)]
-    rows = [cells[start : start + 2 * columns] for start in range(0, len(cells), 2 * columns)]
-    return tabulate(rows, ["category", "AP"] * columns, tablefmt="pipe", floatfmt=".3f", numalign="left")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 import torchvision
+from evaluation_data import random_results
 
 
 @pytest.fixture
@@ -44,6 +46,11 @@ def test_every_tool_has_help(request, run_tool):
             "check_dataset.py",
             ["--annotations", "no.json", "--images", "."],
             "check_dataset: --annotations no.json: no such file",
+        ),
+        (
+            "evaluate.py",
+            ["--annotations", "no.json", "--results", "r.json"],
+            "evaluate: no.json: no such annotation file",
         ),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
         ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
@@ -90,6 +97,24 @@ def test_a_data_set_is_checked_and_cleaned(run_tool, coco_files, tmp_path):
     assert (fixed.returncode, fixed.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings, 1 note")
     again = run_tool("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
     assert (again.returncode, again.stdout) == (2, "")
+
+
+def test_results_are_evaluated_and_compared(run_tool, tmp_path):
+    content, results = random_results(31, num_images=10)
+    paths = [tmp_path / name for name in ("annotations.json", "results.json", "other.json")]
+    for path, data in zip(paths, (content, results, results[::2]), strict=True):
+        path.write_text(json.dumps(data))
+    args = ["--annotations", paths[0], "--results", paths[1], "--iou-type", "bbox"]
+    run = run_tool("evaluate.py", *args, "--compare", paths[2], "--output", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert f"bbox: AP {numbers['bbox']['metrics']['AP']:.1f} (" in run.stdout
+    assert "bbox: AP of the other run" in run.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+    paths[1].write_text(json.dumps([row | {"score": None} for row in results]))
+    wrong = run_tool("evaluate.py", *args)
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr.splitlines()[-1].startswith(f"evaluate: {paths[1]}: 200 of 200 results have a score that is no")
 
 
 def test_the_environment_is_described_and_tested(run_tool):

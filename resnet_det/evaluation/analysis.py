@@ -1,0 +1,112 @@
+"""Everything that is computed of one run for one kind of evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import hotcoco
+import numpy as np
+
+from resnet_det.evaluation.bootstrap import (
+    NUM_DRAWS,
+    SEED,
+    Interval,
+    WeightedAP,
+    bootstrap,
+    mean_over,
+    summarize_draws,
+)
+from resnet_det.evaluation.coco import ClassResult, read_metrics, run_coco_evaluation, tabulate_classes
+from resnet_det.evaluation.curves import SCORES, ClassCurve, compute_curves, mean_f1
+from resnet_det.evaluation.detections import Detections
+from resnet_det.evaluation.errors import Errors, find_errors
+from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.matching import Matches, match_detections
+from resnet_det.evaluation.overlaps import compute_overlaps
+
+MIN_IMAGES = 5  # with fewer, the draws say next to nothing about other images
+_THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """The numbers of one run, 0 to 100 where they are AP or AR, and what was matched with what."""
+
+    iou_type: str
+    metrics: dict[str, float]
+    classes: list[ClassResult]
+    precision: np.ndarray  # (101, classes): at IoU 0.5, over recall 0 to 1; NaN for classes without objects
+    curves: list[ClassCurve]
+    threshold: float  # the score at which the mean F1 of the classes is highest
+    errors: Errors
+    confusion: np.ndarray  # (classes + 1, classes + 1): objects by detections of at least that score, background last
+    calibration: dict[str, Any]
+    matches: Matches
+    draws: np.ndarray  # (draws, 10, classes): bootstrapped AP
+
+    @property
+    def intervals(self) -> dict[str, Interval]:
+        """Confidence intervals of AP, AP50 and AP75."""
+        return {
+            name: summarize_draws(self.metrics[name], mean_over(self.draws[:, part], (1, 2))).clipped()
+            for name, part in _THRESHOLDS.items()
+        }
+
+    @property
+    def class_intervals(self) -> list[Interval]:
+        """Confidence intervals of the AP of each class; NaN for classes in too few images to tell."""
+        draws = mean_over(self.draws, (1,))
+        return [
+            summarize_draws(result.ap, draws[:, place] if result.images >= MIN_IMAGES else draws[:0, place]).clipped()
+            for place, result in enumerate(self.classes)
+        ]
+
+
+def analyze(
+    truth: GroundTruth,
+    runs: Sequence[Detections],
+    iou_type: str,
+    *,
+    kpt_oks_sigmas: Sequence[float] = (),
+    num_draws: int = NUM_DRAWS,
+    seed: int = SEED,
+) -> list[Analysis]:
+    """Evaluate runs on the same ground truth; their draws of the bootstrap are the same, so that they can be compared.
+
+    Raises:
+        InputError: another number of keypoints than of sigmas.
+    """
+    evaluations = [run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
+    overlaps = [compute_overlaps(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
+    matches = [match_detections(truth, run, found, iou_type) for run, found in zip(runs, overlaps, strict=True)]
+    weighted = [WeightedAP(truth, run, matched) for run, matched in zip(runs, matches, strict=True)]
+    draws = bootstrap(weighted, num_draws, seed)
+    analyses = []
+    for run, evaluation, found, matched, drawn in zip(runs, evaluations, overlaps, matches, draws, strict=True):
+        curves = compute_curves(truth, run, matched)
+        threshold = float(SCORES[np.argmax(mean_f1(curves))])
+        precision = evaluation.eval["precision"][0, :, :, 0, -1]
+        analyses.append(
+            Analysis(
+                iou_type=iou_type,
+                metrics=read_metrics(evaluation),
+                classes=tabulate_classes(evaluation, truth, run),
+                precision=np.where(precision >= 0, precision, np.nan),
+                curves=curves,
+                threshold=threshold,
+                errors=find_errors(truth, run, found, matched),
+                confusion=_confusion(evaluation, truth, threshold),
+                calibration=evaluation.calibration(),
+                matches=matched,
+                draws=drawn,
+            )
+        )
+    return analyses
+
+
+def _confusion(evaluation: hotcoco.COCOeval, truth: GroundTruth, min_score: float) -> np.ndarray:
+    if evaluation.params.iou_type == "keypoints" or not len(truth.categories):
+        return np.zeros((0, 0), dtype=np.int64)
+    return evaluation.confusion_matrix(iou_thr=0.5, min_score=min_score)["matrix"].astype(np.int64)

@@ -1,0 +1,168 @@
+"""From annotation and results files to numbers and report.html, for tools/evaluate.py and the end of training."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import logging
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from resnet_det.data.check import check_coco, read_coco_json
+from resnet_det.errors import InputError
+from resnet_det.evaluation.analysis import Analysis, analyze
+from resnet_det.evaluation.bootstrap import NUM_DRAWS
+from resnet_det.evaluation.comparison import Comparison, compare
+from resnet_det.evaluation.detections import Detections, make_detections
+from resnet_det.evaluation.ground_truth import GroundTruth, make_ground_truth
+from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
+from resnet_det.evaluation.report import render_report, write_numbers
+from resnet_det.evaluation.results_check import NEEDED_KEY, find_iou_types, read_results
+from resnet_det.visualization.gallery import Picture
+
+logger = logging.getLogger(__name__)
+
+MAX_DIFFERENCES = 12
+_PACKAGES = ("resnet_det", "detectron2", "torch", "hotcoco", "numpy")
+
+
+def evaluate_files(
+    annotations: Path,
+    results: Path,
+    *,
+    iou_types: Sequence[str] = (),
+    images: Path | None = None,
+    output: Path | None = None,
+    compare_with: Path | None = None,
+    facts: Mapping[str, str] | None = None,
+    config: str = "",
+    kpt_oks_sigmas: Sequence[float] = (),
+    num_draws: int = NUM_DRAWS,
+) -> tuple[list[Analysis], list[Comparison]]:
+    """Evaluate detections in COCO's result format.
+
+    Args:
+        iou_types: of "bbox", "segm", "keypoints"; all that both files have something for, if empty.
+        images: the image folder; without it the report has no gallery.
+        output: where evaluation.json and report.html go; nothing is written if not given.
+        compare_with: the results of another run on the same images.
+        facts, config: for the report: what is known of the run, and its config.
+
+    Returns:
+        The analysis of each kind of evaluation, and its comparison with the other run.
+
+    Raises:
+        InputError: a file cannot be used; see :func:`~resnet_det.evaluation.results_check.check_results`.
+    """
+    truth = _read_truth(annotations, images)
+    _check_annotations(truth, iou_types, annotations)
+    rows = read_results(results, truth, iou_types)
+    iou_types = iou_types or find_iou_types(rows, truth)
+    paths, runs = [results], [make_detections(rows, truth)]
+    if compare_with is not None:
+        paths.append(compare_with)
+        runs.append(make_detections(read_results(compare_with, truth, iou_types), truth))
+    for path, run in zip(paths, runs, strict=True):
+        if not len(run):
+            raise InputError(f"{path}: it has no detections")
+    by_type = [
+        analyze(truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws) for iou_type in iou_types
+    ]
+    analyses = [of_runs[0] for of_runs in by_type]
+    comparisons = [compare(truth, (runs[0], runs[1]), (a, b)) for a, b in by_type] if compare_with else []
+    if output is not None:
+        known = _describe_files(truth, annotations, paths, runs) | dict(facts or {}) | describe_software()
+        output.mkdir(parents=True, exist_ok=True)
+        write_numbers(analyses, known, output / "evaluation.json")
+        gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
+        page = render_report(
+            f"Evaluation on {annotations.stem}",
+            analyses,
+            facts=known,
+            gallery=gallery,
+            comparisons=comparisons,
+            differences=differences,
+            config=config,
+        )
+        (output / "report.html").write_text(page, encoding="utf-8")
+    return analyses, comparisons
+
+
+def _read_truth(annotations: Path, images: Path | None) -> GroundTruth:
+    content = read_coco_json(annotations)
+    problems = [f"no image folder {images}"] if images is not None and not images.is_dir() else []
+    problems += check_coco(content, None)
+    if problems:
+        raise InputError.from_problems(str(annotations), problems)
+    return make_ground_truth(content)
+
+
+def _check_annotations(truth: GroundTruth, iou_types: Sequence[str], path: Path) -> None:
+    for iou_type in iou_types:
+        key = NEEDED_KEY[iou_type]
+        lacking = sum(not annotation.get(key) for annotation in truth.annotations)
+        if lacking:
+            raise InputError(
+                f"{path}: {lacking} of {len(truth.annotations)} annotations have no {key}, which --iou-type {iou_type} "
+                "asks for"
+            )
+
+
+def _make_pictures(
+    truth: GroundTruth,
+    runs: Sequence[Detections],
+    analyses: Sequence[Analysis],
+    comparisons: Sequence[Comparison],
+    images: Path | None,
+) -> tuple[dict[str, list[Picture]], list[Picture]]:
+    """The gallery of the last kind of evaluation (masks show more than boxes), and the images where two runs differ."""
+    if images is None:
+        return {}, []
+    analysis = analyses[-1]
+    maker = PictureMaker(truth, runs[0], analysis, images)
+    gallery = make_gallery(maker, rank_images(truth, runs[0], analysis))
+    if not comparisons:
+        return gallery, []
+    other = PictureMaker(truth, runs[1], comparisons[-1].second, images)
+    pictures = []
+    for place in comparisons[-1].most_different_images(MAX_DIFFERENCES):
+        first, second = comparisons[-1].mistakes[place]
+        pictures.append(maker.make(place, f"first-{place}", f"this run, {first} mistakes (other run: {second})"))
+        pictures.append(other.make(place, f"second-{place}", f"other run, {second} mistakes (this run: {first})"))
+    return gallery, [picture for picture in pictures if picture is not None]
+
+
+def _describe_files(
+    truth: GroundTruth, annotations: Path, results: Sequence[Path], runs: Sequence[Detections]
+) -> dict[str, str]:
+    facts = {
+        "annotations": f"{annotations} ({len(truth.images):,} images, {len(truth.annotations):,} objects, "
+        f"{len(truth.categories):,} classes), sha256 {hash_file(annotations)}"
+    }
+    for name, path, run in zip(("results", "other results"), results, runs, strict=False):
+        facts[name] = f"{path} ({len(run):,} detections), sha256 {hash_file(path)}"
+    return facts
+
+
+def describe_software() -> dict[str, str]:
+    """When, with which versions, and from which git commit of this package's checkout, if it is one."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    facts = {
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+    }
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        commit = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return facts
+    return facts | {"git commit": commit}
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"use strict";
+// Tables sort by the column whose button is pressed; numbers by the value in data-value.
+for (const button of document.querySelectorAll("th button")) {
+  button.addEventListener("click", () => {
+    const head = button.closest("th"), table = head.closest("table"), body = table.tBodies[0];
+    const column = [...head.parentNode.children].indexOf(head);
+    const falling = head.getAttribute("aria-sort") !== "descending";
+    for (const other of head.parentNode.children) other.removeAttribute("aria-sort");
+    head.setAttribute("aria-sort", falling ? "descending" : "ascending");
+    const value = row => {
+      const cell = row.children[column];
+      return cell.dataset.value === undefined ? cell.textContent.trim() : parseFloat(cell.dataset.value);
+    };
+    const compare = (a, b) => {
+      const [x, y] = [value(a), value(b)];
+      if (typeof x === "string") return x.localeCompare(y);
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);  // what is not known stands last
+      return falling ? y - x : x - y;
+    };
+    const rows = [...body.rows].sort(compare);
+    if (falling && rows.length && typeof value(rows[0]) === "string") rows.reverse();
+    body.append(...rows);
+  });
+}
+// The lines of a class stand out when pointed at or tapped, or when the class is chosen in the table.
+for (const section of document.querySelectorAll("section[data-task]")) {
+  const labels = JSON.parse(section.querySelector("script[type='application/json']").textContent);
+  const pick = place => {
+    for (const line of section.querySelectorAll(".picked")) line.classList.remove("picked");
+    for (const kind of ["pr", "f1"]) {
+      const name = `${kind}-${section.dataset.task}-${place}`, line = document.getElementById(name);
+      const caption = section.querySelector(`.caption[data-kind="${kind}"]`);
+      caption.textContent = line ? labels[name] : "";
+      if (line) { line.classList.add("picked"); line.parentNode.append(line); }
+    }
+  };
+  for (const name of Object.keys(labels)) {
+    const line = document.getElementById(name);
+    for (const event of ["pointerenter", "click"]) line?.addEventListener(event, () => pick(name.split("-").at(-1)));
+  }
+  for (const button of section.querySelectorAll("td button")) {
+    button.addEventListener("click", () => {
+      pick(button.dataset.place);
+      section.querySelector(".caption").scrollIntoView({behavior: "smooth", block: "center"});
+    });
+  }
+}
+// The gallery: a picture opens in a dialog, and the others follow from there.
+const dialog = document.querySelector("dialog"), pictures = [...document.querySelectorAll(".open")];
+let current = 0;
+const show = place => {
+  current = (place + pictures.length) % pictures.length;
+  dialog.querySelector(".content").innerHTML = pictures[current].innerHTML;
+};
+pictures.forEach((button, place) => button.addEventListener("click", () => { show(place); dialog.showModal(); }));
+dialog?.querySelector(".previous").addEventListener("click", () => show(current - 1));
+dialog?.querySelector(".next").addEventListener("click", () => show(current + 1));
+dialog?.addEventListener("keydown", event => {
+  if (event.key === "ArrowLeft") show(current - 1);
+  if (event.key === "ArrowRight") show(current + 1);
+});

@@ -1,0 +1,67 @@
+"""The numbers of an evaluation as tables for a terminal or a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from tabulate import tabulate
+
+from resnet_det.evaluation.analysis import Analysis
+from resnet_det.evaluation.coco import ClassResult
+from resnet_det.evaluation.comparison import Comparison
+from resnet_det.evaluation.errors import ERROR_TYPES
+
+
+def format_metrics(metrics: Mapping[str, float]) -> str:
+    """A table of one row."""
+    return tabulate([metrics.values()], list(metrics), tablefmt="pipe", floatfmt=".3f", numalign="center")
+
+
+def format_classes(classes: Sequence[ClassResult], *, columns: int = 3) -> str:
+    """A table of the AP of each class, several in a row."""
+    cells = [cell for result in classes for cell in (result.name, result.ap)]
+    rows = [cells[start : start + 2 * columns] for start in range(0, len(cells), 2 * columns)]
+    return tabulate(rows, ["category", "AP"] * columns, tablefmt="pipe", floatfmt=".3f", numalign="left")
+
+
+def format_analysis(analysis: Analysis) -> str:
+    """COCO's numbers with their intervals, the classes, and what each type of error costs."""
+    intervals = [f"{name} {i.value:.1f} ({i.low:.1f} to {i.high:.1f})" for name, i in analysis.intervals.items()]
+    headers = ("class", "images", "objects", "detections", "AP", "AP50", "AP75", "AR", "best score", "F1")
+    rows = [
+        (
+            result.name,
+            result.images,
+            result.objects,
+            result.detections,
+            result.ap,
+            result.ap50,
+            result.ap75,
+            result.ar,
+            curve.best_threshold,
+            100 * curve.best_f1,
+        )
+        for result, curve in zip(analysis.classes, analysis.curves, strict=True)
+    ]
+    rows = [[None if value != value else value for value in row] for row in rows]  # NaN becomes a dash
+    formats = ("", "d", "d", "d", ".1f", ".1f", ".1f", ".1f", ".2f", ".1f")
+    errors = analysis.errors
+    costs = [(name, errors.cost[name], errors.counts[name], text) for name, text in ERROR_TYPES.items()]
+    return "\n\n".join(
+        [
+            f"{analysis.iou_type}: {', '.join(intervals)}",
+            format_metrics(analysis.metrics),
+            tabulate(rows, headers, floatfmt=formats, missingval="-"),
+            tabulate(costs, ("error", "AP50 lost", "number", "what it is"), floatfmt=".1f"),
+        ]
+    )
+
+
+def format_comparison(comparison: Comparison) -> str:
+    """The difference of two runs, and whether it may be chance."""
+    difference = comparison.difference
+    return (
+        f"{comparison.first.iou_type}: AP of the other run {comparison.second.metrics['AP']:.2f}, which is "
+        f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f}): "
+        f"{'more than chance' if comparison.is_clear else 'it may be chance'}"
+    )

@@ -1,0 +1,159 @@
+"""Charts as SVG for a page: they take the page's text colour, light or dark, and need no script.
+
+Why matplotlib's SVG and not a charting script: a chart is 5 to 100 kB instead of a library of several MB, prints
+sharply, and shows at once on a phone.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color/).
+OKABE_ITO = {
+    "orange": "#E69F00",
+    "sky": "#56B4E9",
+    "green": "#009E73",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+}
+_TEXT, _GRID, _THIN = "#010203", "#040506", "#070809"  # stand for the colours of the page
+
+
+class Chart:
+    """A figure of one panel, to be drawn on in a ``with`` block and then written as SVG."""
+
+    def __init__(self, name: str, *, width_in: float = 4.8, height_in: float = 3.2) -> None:
+        """
+        Args:
+            name: letters and hyphens, different for each chart of a page.
+        """
+        self.name, self.size_in = name, (width_in, height_in)
+
+    @contextmanager
+    def draw(self) -> Iterator[Axes]:
+        """The axes to draw on, in the style of the page."""
+        values = {"text.color": _TEXT, "axes.labelcolor": _TEXT, "xtick.color": _TEXT, "ytick.color": _TEXT}
+        values |= {"axes.edgecolor": _TEXT, "grid.color": _GRID, "axes.facecolor": "none", "figure.facecolor": "none"}
+        values |= {"font.size": 9, "axes.grid": True, "axes.axisbelow": True, "grid.linewidth": 0.6}
+        values |= {"svg.fonttype": "none", "svg.hashsalt": self.name, "font.family": "sans-serif"}
+        with mpl.rc_context(values):
+            figure = Figure(figsize=self.size_in, layout="constrained")
+            axes: Axes = figure.subplots()
+            axes.spines[["top", "right"]].set_visible(False)
+            yield axes
+            buffer = io.StringIO()
+            figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        text = buffer.getvalue()
+        self._svg = text[text.index("<svg") :]
+
+    def to_svg(self, title: str) -> str:
+        """The chart as an element of a page, with ``title`` for those who cannot see it."""
+        text = self._svg
+        for stand_in, colour in ((_TEXT, "currentColor"), (_GRID, "var(--grid)"), (_THIN, "var(--thin)")):
+            text = text.replace(stand_in, colour)
+        text = text.replace("<svg", f'<svg class="chart" role="img" aria-label="{html.escape(title)}"', 1)
+        return text.replace('id="figure_1"', f'id="{self.name}"')
+
+
+def draw_class_curves(
+    name: str, x: np.ndarray, curves: Sequence[np.ndarray], mean: np.ndarray, labels: tuple[str, str]
+) -> Chart:
+    """A thin line for each class, with the id ``<name>-<place>``, and a thick one for their mean."""
+    chart = Chart(name)
+    with chart.draw() as axes:
+        for place, curve in enumerate(curves):
+            if np.isfinite(curve).any():
+                axes.plot(x, curve, color=_THIN, linewidth=0.9, gid=f"{name}-{place}")
+        axes.plot(x, mean, color=OKABE_ITO["blue"], linewidth=2.5, gid=f"{name}-mean")
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=labels[0], ylabel=labels[1])
+    return chart
+
+
+def draw_bars(name: str, names: Sequence[str], values: Sequence[float], label: str, texts: Sequence[str]) -> Chart:
+    """Horizontal bars from the top, each with a text at its end."""
+    chart = Chart(name, height_in=0.6 + 0.32 * len(names))
+    with chart.draw() as axes:
+        axes.barh(range(len(names)), values, color=OKABE_ITO["blue"], height=0.65)
+        for place, (value, text) in enumerate(zip(values, texts, strict=True)):
+            axes.annotate(text, (value, place), xytext=(3, 0), textcoords="offset points", va="center")
+        _name_rows(axes, names)
+        axes.set(xlabel=label, xlim=(0, 1.25 * max([*values, 1e-9])))
+    return chart
+
+
+def draw_intervals(
+    name: str, names: Sequence[str], values: Sequence[float], low: Sequence[float], high: Sequence[float], label: str
+) -> Chart:
+    """A point with an error bar for each name, from the top."""
+    chart = Chart(name, height_in=0.7 + 0.19 * len(names))
+    with chart.draw() as axes:
+        places = np.arange(len(names))
+        axes.hlines(places, low, high, color=OKABE_ITO["sky"], linewidth=3)
+        axes.plot(values, places, "o", color=OKABE_ITO["blue"], markersize=4)
+        _name_rows(axes, names)
+        axes.set(xlabel=label)
+    return chart
+
+
+def draw_groups(name: str, names: Sequence[str], groups: dict[str, Sequence[float]], label: str) -> Chart:
+    """Bars side by side, with a legend; a value that is NaN has none."""
+    chart = Chart(name, height_in=2.6)
+    with chart.draw() as axes:
+        width = 0.8 / len(groups)
+        colours = list(OKABE_ITO.values())[3:]
+        for number, (group, values) in enumerate(groups.items()):
+            places = np.arange(len(names)) + (number - (len(groups) - 1) / 2) * width
+            hatch = "//" if number else None
+            bars = axes.bar(places, np.nan_to_num(values), width, label=group, color=colours[number], hatch=hatch)
+            axes.bar_label(bars, ["-" if np.isnan(value) else f"{value:.1f}" for value in values], padding=2)
+        axes.set_xticks(range(len(names)), names)
+        axes.set(ylabel=label, ylim=(0, 112))
+        axes.grid(visible=False, axis="x")
+        axes.legend(frameon=False, ncols=len(groups), loc="upper left", bbox_to_anchor=(0, 1.16))
+    return chart
+
+
+def draw_matrix(name: str, names: Sequence[str], matrix: np.ndarray) -> Chart:
+    """Shares of each row as shades, with their percentages; columns are named by the same names."""
+    chart = Chart(name, width_in=max(4.8, 0.42 * len(names) + 1.5), height_in=max(3.6, 0.36 * len(names) + 1.3))
+    with chart.draw() as axes:
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors=_GRID, linewidth=0.3)
+        for row, column in zip(*np.nonzero(share >= 0.005), strict=True):
+            colour = "white" if share[row, column] > 0.55 else "black"
+            text = f"{100 * share[row, column]:.0f}"
+            axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=7.5)
+        axes.grid(visible=False)
+        centres = np.arange(len(names)) + 0.5
+        axes.set_xticks(centres, names, rotation=60, ha="right", rotation_mode="anchor", parse_math=False)
+        axes.set_yticks(centres, names, parse_math=False)
+        axes.invert_yaxis()
+        axes.set(xlabel="detected as", ylabel="is")
+    return chart
+
+
+def draw_reliability(name: str, confidence: Sequence[float], accuracy: Sequence[float], count: Sequence[int]) -> Chart:
+    """The share of right detections over their mean score; the area of a point tells how many they are."""
+    chart = Chart(name)
+    with chart.draw() as axes:
+        axes.plot([0, 1], [0, 1], color=_THIN, linestyle="--", linewidth=1)
+        area = 12 + 180 * np.asarray(count) / max([*count, 1])
+        axes.plot(confidence, accuracy, color=OKABE_ITO["blue"], linewidth=1.2)
+        axes.scatter(confidence, accuracy, s=area, color=OKABE_ITO["blue"], alpha=0.6, linewidths=0)
+        axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of right detections")
+    return chart
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), names, parse_math=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")

@@ -1,0 +1,88 @@
+"""Pictures for a page: an image once, and the shapes drawn over it, for ground truth and predictions side by side."""
+
+from __future__ import annotations
+
+import base64
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from detectron2.data.detection_utils import read_image
+from PIL import UnidentifiedImageError
+
+from resnet_det.visualization.drawing import decode_mask
+
+logger = logging.getLogger(__name__)
+
+MAX_SIDE_PX, JPEG_QUALITY = 512, 78
+KINDS = {
+    "tp": "right, or found",
+    "fp": "wrong detection",
+    "miss": "missed object",
+    "other": "crowd: not counted",
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A box [x, y, width, height] in pixels of the picture, what it is (of ``KINDS``), and the outline of its mask."""
+
+    box: tuple[float, float, float, float]
+    kind: str
+    label: str
+    outline: str = ""  # an SVG path
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI, and the shapes over it."""
+
+    key: str
+    title: str
+    caption: str
+    width: int
+    height: int
+    uri: str
+    truth: list[Shape] = field(default_factory=list)
+    predictions: list[Shape] = field(default_factory=list)
+
+
+def encode_image(path: Path) -> tuple[str, int, int, float] | None:
+    """An image as a data URI of at most ``MAX_SIDE_PX``, its width and height, and by how much it was made smaller.
+
+    None if it cannot be read, which is said in the log.
+    """
+    try:
+        image = read_image(str(path), format="BGR")
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        logger.warning("%s: not a readable image, left out of the gallery (%s)", path, error)
+        return None
+    height, width = image.shape[:2]
+    scale = min(1.0, MAX_SIDE_PX / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    small = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+    _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", *size, scale
+
+
+def make_shape(
+    box: Sequence[float], kind: str, label: str, scale: float, *, segmentation: Any = None, height: int, width: int
+) -> Shape:
+    """A shape on a picture that was made smaller by ``scale`` from an image of ``height`` x ``width`` pixels."""
+    outline = "" if segmentation is None else trace_outline(decode_mask(segmentation, height, width), scale)
+    return Shape(tuple(round(float(value) * scale, 1) for value in box), kind, label, outline)
+
+
+def trace_outline(mask: np.ndarray, scale: float) -> str:
+    """The outlines of a (height, width) bool mask as an SVG path."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    parts = []
+    for contour in contours:
+        points = cv2.approxPolyDP(contour, 0.8 / scale, closed=True)[:, 0] * scale
+        if len(points) > 2:
+            parts.append("M" + "L".join(f"{x:.0f} {y:.0f}" for x, y in points) + "Z")
+    return "".join(parts)

@@ -1,0 +1,89 @@
+"""report.html at the end of a run; and a run whose report fails."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.modeling import build_model
+from evaluation_data import random_results
+
+from resnet_det.data import register_coco
+from resnet_det.engine import build_train_parser, train_or_evaluate
+from resnet_det.engine import report as engine_report
+from resnet_det.engine.report import write_run_reports
+
+DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
+
+
+def test_an_evaluation_ends_with_a_report(small_data, default_cfg, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    default_cfg.merge_from_file(DEMO)
+    default_cfg.MODEL.DEVICE = "cpu"
+    weights = tmp_path / "weights.pth"
+    torch.save({"model": build_model(default_cfg).state_dict()}, weights)
+    args = ["--config-file", DEMO, "--eval-only", "--test-data", *small_data["val"], "OUTPUT_DIR", tmp_path / "out"]
+    args += ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", weights, "INPUT.MIN_SIZE_TEST", "64"]
+    args += ["MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0", "TEST.DETECTIONS_PER_IMAGE", "5"]
+    results = train_or_evaluate(build_train_parser().parse_args(list(map(str, args))))
+    numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    for task in ("bbox", "segm"):
+        found = {key: float("nan") if value is None else value for key, value in numbers[task]["metrics"].items()}
+        assert found == pytest.approx({key: results[task][key] for key in found}, nan_ok=True)
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert f"{weights}, sha256 " in text
+    assert "build_resnet_det_fpn_backbone" in text
+    assert "data:image/jpeg" in text
+
+
+@pytest.fixture
+def run_cfg(default_cfg, tmp_path):
+    """The config of a run that has evaluated a set named for the test."""
+    content, results = random_results(41, num_images=4)
+    path = tmp_path / "annotations.json"
+    path.write_text(json.dumps(content))
+    name = f"report_{tmp_path.name}"
+    register_coco(name, path, tmp_path)
+    default_cfg.DATASETS.TEST = (name,)
+    default_cfg.OUTPUT_DIR = str(tmp_path)
+    (tmp_path / "inference").mkdir()
+    (tmp_path / "inference" / "coco_instances_results.json").write_text(json.dumps(results))
+    yield default_cfg
+    MetadataCatalog.remove(name)
+
+
+def test_a_report_can_be_switched_off(run_cfg, tmp_path, caplog):
+    caplog.set_level("INFO")
+    run_cfg.RESNET_DET.TEST.REPORT = False
+    write_run_reports(run_cfg, None)
+    run_cfg.RESNET_DET.TEST.REPORT, run_cfg.RESNET_DET.TEST.MAX_IMAGES = True, 2
+    write_run_reports(run_cfg, None)
+    assert "No report.html: RESNET_DET.TEST.MAX_IMAGES leaves out images" in caplog.text
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_that_fails_is_said_and_no_more(run_cfg, tmp_path, monkeypatch, caplog):
+    (tmp_path / "inference" / "coco_instances_results.json").write_text("[]")
+    write_run_reports(run_cfg, None)
+    assert "coco_instances_results.json: it has no detections" in caplog.text
+
+    def fail(*_, **__):
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(engine_report, "evaluate_files", fail)
+    write_run_reports(run_cfg, None)
+    assert "could not be made; the results are not touched by that" in caplog.text
+    assert "planted" in caplog.text
+
+
+def test_several_sets_have_their_own_folders(run_cfg, tmp_path):
+    name = run_cfg.DATASETS.TEST[0]
+    run_cfg.DATASETS.TEST = (name, "resnet_det_demo_val")
+    folder = tmp_path / "inference" / name
+    folder.mkdir()
+    (tmp_path / "inference" / "coco_instances_results.json").rename(folder / "coco_instances_results.json")
+    write_run_reports(run_cfg, None)
+    assert (folder / "report.html").is_file()
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,150 @@
+"""Matches, curves and confidence intervals against COCO's numbers and against resampled data sets."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from evaluation_data import random_keypoints, random_results
+
+from resnet_det.evaluation.analysis import analyze
+from resnet_det.evaluation.bootstrap import WeightedAP, draw_weights, mean_over, summarize_draws
+from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation
+from resnet_det.evaluation.comparison import compare
+from resnet_det.evaluation.curves import compute_curves
+from resnet_det.evaluation.detections import make_detections
+from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.matching import match_detections
+from resnet_det.evaluation.overlaps import compute_overlaps
+
+
+def match(content, results, iou_type):
+    truth = make_ground_truth(content)
+    detections = make_detections(results, truth)
+    overlaps = compute_overlaps(truth, detections, iou_type)
+    return truth, detections, match_detections(truth, detections, overlaps, iou_type)
+
+
+def make(seed, iou_type, **options):
+    if iou_type == "keypoints":
+        return random_keypoints(seed, num_keypoints=17)
+    return random_results(seed, **{"num_images": 25, **options})
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "keypoints"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_our_matches_give_the_ap_of_each_class_and_threshold(iou_type, seed):
+    content, results = make(seed, iou_type)
+    truth, detections, matches = match(content, results, iou_type)
+    assert matches.ignored.any()
+    precision = run_coco_evaluation(truth, detections, iou_type).eval["precision"][:, :, :, 0, -1]
+    ap = WeightedAP(truth, detections, matches).compute()
+    assert ap[0].min() > 2
+    assert ap[0].max() < 98
+    np.testing.assert_allclose(ap / 100, precision.mean(axis=1), rtol=0, atol=1e-9)
+
+
+def test_more_than_100_detections_of_an_image_and_class_are_not_counted():
+    content, results = make(3, "bbox", num_images=4, per_image=300)
+    for entry in (*content["annotations"], *results):
+        entry["category_id"] = 2
+    truth, detections, matches = match(content, results, "bbox")
+    assert matches.counted.sum() == 400
+    expected = read_metrics(run_coco_evaluation(truth, detections, "bbox"))["AP"]
+    assert mean_over(WeightedAP(truth, detections, matches).compute(), (0, 1)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "keypoints"])
+def test_a_draw_is_the_ap_of_the_resampled_data_set(iou_type):
+    content, results = make(4, iou_type)
+    truth, detections, matches = match(content, results, iou_type)
+    weighted = WeightedAP(truth, detections, matches)
+    for weight in draw_weights(len(truth.images), num_draws=3, seed=5):
+        assert weight.sum() == len(truth.images)
+        drawn, found = copy.deepcopy(content) | {"images": [], "annotations": []}, []
+        for place, times in enumerate(weight):
+            image = truth.images[place]
+            for copy_number in range(times):
+                image_id = 1000 * place + copy_number
+                drawn["images"].append(image | {"id": image_id})
+                drawn["annotations"] += [
+                    a | {"image_id": image_id} for a in content["annotations"] if a["image_id"] == image["id"]
+                ]
+                found += [r | {"image_id": image_id} for r in results if r["image_id"] == image["id"]]
+        other_truth = make_ground_truth(drawn)
+        evaluation = run_coco_evaluation(other_truth, make_detections(found, other_truth), iou_type)
+        expected = read_metrics(evaluation)["AP"]
+        assert mean_over(weighted.compute(weight), (0, 1)) == pytest.approx(expected, abs=0.05)
+
+
+def test_intervals_hold_the_value_and_are_the_same_for_the_same_seed():
+    content, results = make(6, "bbox")
+    truth = make_ground_truth(content)
+    run = make_detections(results, truth)
+    first, again = (analyze(truth, [run], "bbox", num_draws=60, seed=7)[0] for _ in range(2))
+    other = analyze(truth, [run], "bbox", num_draws=60, seed=8)[0]
+    for name, interval in first.intervals.items():
+        assert interval.low < interval.value == first.metrics[name] < interval.high
+        assert interval.high - interval.low < 25
+    assert first.intervals == again.intervals != other.intervals
+    assert all(np.isfinite(interval.low) for interval in first.class_intervals)
+    spread = summarize_draws(50.0, np.arange(0.0, 101.0))
+    assert (spread.value, spread.low, spread.high) == pytest.approx((50, 2.5, 97.5))
+
+
+def test_best_thresholds_are_those_of_all_cuts():
+    content, results = make(7, "bbox")
+    truth, detections, matches = match(content, results, "bbox")
+    curves = compute_curves(truth, detections, matches)
+    counted = matches.counted & ~matches.ignored[0]
+    for place, curve in enumerate(curves):
+        objects = int(((truth.category == place) & ~truth.crowd).sum())
+        best = []
+        for cut in np.unique(detections.score[counted & (detections.category == place)]):
+            shown = counted & (detections.category == place) & (detections.score >= cut)
+            right = int((matches.annotation[0, shown] >= 0).sum())
+            best.append((2 * right / (shown.sum() + objects), -cut, right / shown.sum(), right / objects))
+        f1, cut, precision, recall = max(best)
+        assert (curve.best_f1, curve.best_threshold) == pytest.approx((f1, -cut))
+        assert (curve.precision, curve.recall) == pytest.approx((precision, recall))
+        assert curve.f1.max() <= f1 + 1e-12
+        assert curve.f1[int(100 * -cut)] == pytest.approx(f1, abs=0.1)
+
+
+def test_the_confusion_matrix_counts_every_object_and_detection_once():
+    content, results = make(8, "bbox")
+    truth = make_ground_truth(content)
+    analysis = analyze(truth, [make_detections(results, truth)], "bbox", num_draws=2)[0]
+    assert 0.1 < analysis.threshold < 0.9
+    shown = [row for row in results if row["score"] >= analysis.threshold]
+    objects = np.bincount(truth.category[~truth.crowd], minlength=5)
+    assert analysis.confusion.shape == (6, 6)
+    assert (analysis.confusion.sum(axis=1)[:5] == objects).all()
+    assert 0 <= len(shown) - analysis.confusion[:, :5].sum() <= 0.1 * len(shown)  # those on crowds are left out
+    assert np.diag(analysis.confusion)[:5].sum() > analysis.confusion[:5, :5].sum() / 2
+    assert 0 < analysis.calibration["ece"] < 1
+
+
+def test_two_runs_are_compared_on_the_same_draws():
+    content, results = make(9, "bbox")
+    worse = [row for number, row in enumerate(results) if number % 3 == 0]
+    truth = make_ground_truth(content)
+    runs = (make_detections(results, truth), make_detections(worse, truth))
+    analyses = analyze(truth, runs, "bbox", num_draws=80)
+    comparison = compare(truth, runs, tuple(analyses))
+    difference = comparison.difference
+    assert difference.value == pytest.approx(analyses[1].metrics["AP"] - analyses[0].metrics["AP"])
+    assert difference.low < difference.value < difference.high < 0
+    assert comparison.is_clear
+    width = analyses[0].intervals["AP"].high - analyses[0].intervals["AP"].low
+    assert difference.high - difference.low < width  # which is what pairing is for
+    same = compare(truth, (runs[0], runs[0]), (analyses[0], analyses[0]))
+    assert (same.difference.value, same.is_clear, same.most_different_images(5)) == (0, False, [])
+    places = comparison.most_different_images(5)
+    gaps = np.abs(np.diff(comparison.mistakes, axis=1)[:, 0])
+    assert (
+        sorted(gaps[places].tolist(), reverse=True)
+        == gaps[places].tolist()
+        == sorted(gaps.tolist())[: -len(places) - 1 : -1]
+    )

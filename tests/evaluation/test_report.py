@@ -1,0 +1,234 @@
+"""report.html in a browser: nothing is fetched, nothing goes wrong, tables sort, the gallery opens."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from evaluation_data import HEIGHT, WIDTH, random_keypoints, random_results
+from playwright.sync_api import sync_playwright
+
+from resnet_det.errors import InputError
+from resnet_det.evaluation.files import evaluate_files
+
+EVIL = '<img src=x onerror=alert(1)> & "$x$".jpg'
+FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
+
+
+def write(folder, content, results, name="results"):
+    paths = folder / "annotations.json", folder / f"{name}.json"
+    for path, data in zip(paths, (content, results), strict=True):
+        path.write_text(json.dumps(data))
+    return paths
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """A report with everything in it: boxes, masks, a comparison, a gallery, and names that look like HTML."""
+    folder = tmp_path_factory.mktemp("report")
+    content, results = random_results(21, num_images=12)
+    content["images"][0]["file_name"] = EVIL.replace("/", "")
+    content["categories"][0]["name"] = "</script><b>bold $y$ & co"
+    images = folder / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    for image in content["images"]:
+        noise = rng.integers(0, 255, (HEIGHT // 40, WIDTH // 40, 3), dtype=np.uint8)
+        picture = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_LINEAR)
+        (images / image["file_name"]).write_bytes(cv2.imencode(".jpg", picture)[1])
+    annotations, path = write(folder, content, results)
+    (folder / "other.json").write_text(json.dumps(results[::2]))
+    options = {"images": images, "output": folder, "compare_with": folder / "other.json", "num_draws": 40}
+    evaluate_files(annotations, path, config="MODEL: <none>", facts={"weights": "x.pth, sha256 abc"}, **options)
+    return folder / "report.html"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = os.getenv("RESNET_DET_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert executable, "no Chromium: tools/install_chromium.py installs it as root; or name one in RESNET_DET_CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, report):
+    """The report at some width; at the end there must have been no request and no message."""
+    contexts, requests, messages = [], [], []
+
+    def open_at(width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.on("dialog", lambda dialog: messages.append(dialog.message))
+        page.goto(report.as_uri())
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert messages == []
+    assert {url for url in requests if not url.startswith("data:")} == {report.as_uri()}
+
+
+def test_a_page_needs_nothing_from_anywhere(report):
+    text = report.read_text()
+    assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", text)
+    assert not re.search(r"@import|url\(\s*[\"']?(?:https?:)?//", text)
+    assert "<img src=x" not in text
+    assert "</script><b>" not in text
+    assert report.stat().st_size < 3e6
+
+
+def test_tables_sort_on_click_by_mouse_and_keyboard(open_page):
+    page = open_page()
+    table = page.locator("section[data-task=bbox] table.sortable").first
+    head = table.locator("th", has_text="AP50")
+    column = table.locator("th").all_text_contents().index("AP50")
+
+    def values():
+        cells = table.locator(f"tbody tr td:nth-child({column + 1})")
+        return [float(cell) for cell in cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")]
+
+    unsorted = values()
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "descending"
+    assert values() == sorted(unsorted, reverse=True) != unsorted
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "ascending"
+    assert values() == sorted(unsorted)
+    table.locator("th button").first.click()
+    names = table.locator("tbody tr td:first-child").all_text_contents()
+    assert names == sorted(names, key=str.lower, reverse=True)
+    assert len(names) == 5
+
+
+def test_a_class_stands_out_in_the_curves(open_page):
+    page = open_page()
+    section = page.locator("section[data-task=segm]")
+    section.locator("td button", has_text="class 7").click()
+    assert section.locator(".picked").count() == 2
+    assert re.match(r"class 7: AP50 [\d.]+, AP [\d.]+", section.locator(".caption").first.text_content())
+
+
+def test_the_gallery_opens_and_goes_on(open_page):
+    page = open_page()
+    dialog = page.locator("dialog")
+    assert not dialog.is_visible()
+    page.locator("#gallery ~ .pictures .open").first.click()
+    assert dialog.is_visible()
+    assert dialog.locator("svg use").count() == 2
+    assert dialog.locator("rect.shape.fp").count() + dialog.locator("rect.shape.tp").count() > 0
+    # The image is there, and is not the background of the page.
+    box = dialog.locator("svg").first.bounding_box()
+    assert box["width"] > 300
+    pixels = cv2.imdecode(np.frombuffer(dialog.locator("svg").first.screenshot(), np.uint8), cv2.IMREAD_COLOR)
+    assert pixels.std() > 20
+    first = dialog.locator("figcaption").text_content()
+    dialog.locator(".next").click()
+    assert dialog.locator("figcaption").text_content() != first
+    page.keyboard.press("ArrowLeft")
+    assert dialog.locator("figcaption").text_content() == first
+    page.keyboard.press("Escape")
+    assert not dialog.is_visible()
+
+
+@pytest.mark.parametrize("width", [320, 390, 1280])
+def test_no_page_is_wider_than_the_screen(open_page, width):
+    page = open_page(width, 844)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    sizes = page.locator("nav a").evaluate_all("links => links.map(link => link.getBoundingClientRect().height)")
+    assert min(sizes) >= 24
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_light_and_dark(open_page, scheme):
+    page = open_page(390, 844, color_scheme=scheme)
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    colours = [page.evaluate("getComputedStyle(document.body).color")]
+    texts = page.locator("#errors-bbox text, #sizes-bbox text")
+    colours += texts.evaluate_all("elements => elements.map(element => getComputedStyle(element).fill)")
+    assert len(colours) > 25
+    for text in colours:
+        assert contrast(text, back) > 7, (text, back)
+
+
+def contrast(one, other):
+    """https://www.w3.org/TR/WCAG21/#dfn-contrast-ratio"""
+    lights = []
+    for colour in (one, other):
+        parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        lights.append(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+    return (max(lights) + 0.05) / (min(lights) + 0.05)
+
+
+def test_it_prints(open_page):
+    page = open_page(color_scheme="dark")
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator("nav").is_visible()
+    assert len(page.pdf()) > 20_000
+
+
+def test_the_numbers_are_in_the_page_and_in_evaluation_json(report):
+    numbers = json.loads((report.parent / "evaluation.json").read_text())
+    text = report.read_text()
+    assert f"{numbers['segm']['metrics']['AP']:.1f}" in text
+    assert set(numbers["bbox"]["errors"]["cost"]) == {"Cls", "Loc", "Both", "Dupe", "Bkg", "Miss"}
+    assert len(numbers["bbox"]["classes"]) == 5
+    assert numbers["facts"]["weights"] == "x.pth, sha256 abc"
+    assert re.search(r"annotations\.json \(12 images, .*sha256 [0-9a-f]{64}", numbers["facts"]["annotations"])
+    assert "hotcoco" in numbers["facts"]["versions"]
+    assert "MODEL: &lt;none&gt;" in text
+
+
+def test_keypoints_have_a_report_too(tmp_path):
+    content, results = random_keypoints(22, num_keypoints=17)
+    analyses, _ = evaluate_files(*write(tmp_path, content, results), output=tmp_path, num_draws=5)
+    assert [analysis.iou_type for analysis in analyses] == ["bbox", "segm", "keypoints"]
+    assert "Keypoints" in (tmp_path / "report.html").read_text()
+
+
+def test_an_image_that_is_not_there_is_left_out_of_the_gallery(tmp_path, caplog):
+    content, results = random_results(23, num_images=3)
+    (tmp_path / "images").mkdir()
+    evaluate_files(*write(tmp_path, content, results), images=tmp_path / "images", output=tmp_path, num_draws=5)
+    assert "not a readable image, left out of the gallery" in caplog.text
+    assert "<dialog" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "message"),
+    [
+        (lambda content, _: content.pop("categories"), {}, r"annotations.json: not in COCO format: no list under cat"),
+        (lambda _, results: results.clear(), {}, r"results.json: it has no detections"),
+        (lambda *_: None, {"images": "no"}, r"annotations.json: no image folder no"),
+        (
+            lambda content, _: content["annotations"][2].pop("segmentation"),
+            {"iou_types": ["segm"]},
+            r"1 of \d+ annotations have no segmentation, which --iou-type segm asks for",
+        ),
+        (lambda content, _: content["annotations"][0].update(image_id=1), {}, r"1 annotations of unknown image_id"),
+    ],
+)
+def test_wrong_inputs_are_named(tmp_path, monkeypatch, change, options, message):
+    monkeypatch.chdir(tmp_path)
+    content, results = random_results(24, num_images=4)
+    change(content, results)
+    if "images" in options:
+        options = {"images": tmp_path.relative_to(tmp_path) / options["images"]}
+    with pytest.raises(InputError, match=message):
+        evaluate_files(*write(tmp_path, content, results), **options)

@@ -1,0 +1,185 @@
+"""Wrong results files, each with its own error; and sound ones without any."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+from evaluation_data import random_keypoints, random_results
+
+from resnet_det.data import read_coco_json
+from resnet_det.errors import InputError
+from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.results_check import check_results, read_results
+
+
+@pytest.fixture(scope="module")
+def sound():
+    return random_results(11, num_images=30)
+
+
+def change(results, **values):
+    """The results with some values replaced; each is made from the row."""
+    return [row | {key: make(row) for key, make in values.items()} for row in copy.deepcopy(results)]
+
+
+def corners(row):
+    x, y, width, height = row["bbox"]
+    return [x, y, x + width, y + height]
+
+
+IDS = [2, 3, 7, 11, 20]  # of the categories
+
+WRONG = {
+    "some unknown images": (
+        lambda rows: rows[:-3] + change(rows[-3:], image_id=lambda _: 5),
+        r"3 of 600 results have an image_id that the annotations do not have \(such as 5\)",
+    ),
+    "another data set": (
+        lambda rows: change(rows, image_id=lambda row: row["image_id"] + 100_000),
+        r"of another data set: 600 of 600 results are for images that are not among the 30 of the annotations",
+    ),
+    "ids as text": (
+        lambda rows: change(rows, image_id=lambda row: str(row["image_id"])),
+        r"image_id is a str, such as '\d+', where the annotations have a int, such as \d+",
+    ),
+    "NaN": (
+        lambda rows: [*rows[:4], rows[4] | {"score": float("nan")}, *rows[5:]],
+        r"1 of 600 results has a score that is no finite number \(the first: number 4, counted from 0, score nan\)",
+    ),
+    "score as text": (
+        lambda rows: change(rows, score=lambda row: str(row["score"])),
+        r"600 of 600 results have a score",
+    ),
+    "corners": (lambda rows: change(rows, bbox=corners), r"bbox as corners \[x1, y1, x2, y2\]: read as \[x, y, width"),
+    "fractions": (
+        lambda rows: change(rows, bbox=lambda row: (np.array(row["bbox"]) / [640, 480, 640, 480]).tolist()),
+        r"bbox in fractions of the image; pixels",
+    ),
+    "negative width": (
+        lambda rows: [rows[0] | {"bbox": [50, 50, -10, 20]}, *rows[1:]],
+        r"1 of 600 results has a negative width or height \(the first: number 0, .*bbox \[50, 50, -10, 20\]",
+    ),
+    "NaN in a box": (
+        lambda rows: [*rows[:2], rows[2] | {"bbox": [1, 2, float("nan"), 4]}],
+        r"1 of 3 results has a bbox that is not \[x, y, width, height\] \(the first: number 2",
+    ),
+    "larger images": (
+        lambda rows: change(rows, bbox=lambda row: [4 * value for value in row["bbox"]]),
+        r"boxes reach out of their images: made for images of another size",
+    ),
+    "indices from 0": (
+        lambda rows: change(rows, category_id=lambda row: IDS.index(row["category_id"])),
+        r"category_id: indices, counted from 0, instead of ids: 0, 1, 2, where the annotations have 2, 3, 7",
+    ),
+    "indices from 1": (
+        lambda rows: change(rows, category_id=lambda row: IDS.index(row["category_id"]) + 1),
+        r"category_id: indices, counted from 1, instead of ids",
+    ),
+    "unknown categories": (
+        lambda rows: [*rows[:-2], *change(rows[-2:], category_id=lambda _: 77)],
+        r"2 of 600 results have a category_id that the annotations do not have \(such as 77; theirs are 2, 3, 7\)",
+    ),
+    "class names": (
+        lambda rows: change(rows, category_id=lambda row: f"class {row['category_id']}"),
+        r"category_id: class names \(such as class \d+, .*ids such as 2, 3, 7 are right",
+    ),
+    "no score": (
+        lambda rows: [*rows[:7], {k: v for k, v in rows[7].items() if k != "score"}],
+        r"1 of 8 results has no score \(the first: number 7, counted from 0\); a list of objects with image_id",
+    ),
+    "annotations": (lambda _: {"images": [], "annotations": []}, r"an annotation file, not results"),
+    "results of an evaluation": (lambda _: {"bbox": {"AP": 1}}, r"an object with bbox ...; a list of objects"),
+    "numbers": (lambda _: [1, 2], r"not in COCO's result format; a list of objects with image_id"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
+    content, results = sound
+    make, message = WRONG[name]
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(make(results)))
+    with pytest.raises(InputError, match=message) as error:
+        read_results(path, make_ground_truth(content), ["bbox"])
+    assert str(error.value).startswith(str(path))
+
+
+def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_they_lie_on(sound):
+    content, results = copy.deepcopy(sound)
+    for entry in (*content["annotations"], *results):
+        entry["category_id"] = IDS.index(entry["category_id"]) + 1
+    for category in content["categories"]:
+        category["id"] = IDS.index(category["id"]) + 1
+    truth = make_ground_truth(content)
+    check_results(results, truth, ["bbox"])
+    without_first = [row | {"category_id": row["category_id"] - 1} for row in results if row["category_id"] > 1]
+    with pytest.raises(InputError, match=r"indices, counted from 0, instead of ids.*nearly all classes would agree"):
+        check_results(without_first, truth, ["bbox"])
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (
+            {"size": [100, 100], "counts": "abc"},
+            r"a mask of \[100, 100\] \(height, width\) for image \d+, which is \[480",
+        ),
+        ("abc", r"number 0, counted from 0: segmentation is neither run lengths"),
+    ],
+)
+def test_wrong_masks_are_named(sound, mask, message):
+    content, results = sound
+    with pytest.raises(InputError, match=message):
+        check_results(change(results, segmentation=lambda _: mask), make_ground_truth(content), ["segm"])
+    boxes = [{key: value for key, value in row.items() if key != "segmentation"} for row in results]
+    with pytest.raises(InputError, match="600 of 600 results have no segmentation"):
+        check_results(boxes, make_ground_truth(content), ["segm"])
+
+
+def test_wrong_keypoints_are_named():
+    content, results = random_keypoints(1, num_keypoints=5)
+    results[3]["keypoints"].pop()
+    with pytest.raises(InputError, match=r"1 of \d+ results has keypoints that are not \[x, y, score, ...\].*number 3"):
+        check_results(results, make_ground_truth(content), ["keypoints"])
+
+
+@pytest.mark.parametrize("text", ["[{", "", "\x00"])
+def test_files_that_are_no_json_are_named(sound, text, tmp_path):
+    path = tmp_path / "r.json"
+    with pytest.raises(InputError, match=r"r.json: no such file"):
+        read_results(path, make_ground_truth(sound[0]))
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"r.json: not a JSON file, or cut off"):
+        read_results(path, make_ground_truth(sound[0]))
+
+
+def test_scores_outside_0_to_1_are_worth_a_warning(sound, caplog):
+    content, results = sound
+    check_results(change(results, score=lambda row: 100 * row["score"]), make_ground_truth(content))
+    assert "Scores reach from" in caplog.text
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm"])
+def test_the_published_results_are_sound(shared_data, iou_type, caplog):
+    folder = shared_data("coco_eval_fixture")
+    truth = make_ground_truth(read_coco_json(folder / "instances_val2014_100.json"))
+    assert read_results(folder / f"instances_val2014_fake{iou_type}100_results.json", truth, [iou_type])
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("number", [1, 3, 600])
+def test_random_results_are_sound(seed, number, caplog):
+    content, results = random_results(seed, num_images=30)
+    truth = make_ground_truth(content)
+    check_results(results[:number], truth, ["bbox", "segm"])
+    rng = np.random.default_rng(seed)
+    guessed = change(results[:number], category_id=lambda _: int(rng.choice(IDS)))  # of a model that has learnt nothing
+    check_results(guessed, truth, ["bbox"])
+    clipped = change(results[:number], bbox=lambda row: [0, 0, 640, 480] if rng.random() < 0.5 else row["bbox"])
+    check_results(clipped, truth, ["bbox"])
+    check_results([], truth, ["bbox"])
+    assert not caplog.text

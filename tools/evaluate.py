@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Evaluate detections in COCO's result format, of any detector: AP and AR, where AP is lost, confidence intervals.
+
+With --output, evaluation.json and report.html are written: one file that opens without a server or the network.
+Ends with status 2 for a wrong input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from resnet_det.errors import InputError
+from resnet_det.evaluation.coco import IOU_TYPES
+from resnet_det.evaluation.files import evaluate_files
+from resnet_det.evaluation.text import format_analysis, format_comparison
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="Example: %(prog)s --annotations val.json --results coco_instances_results.json --images val/ "
+        "--output output/evaluation",
+    )
+    parser.add_argument("--annotations", type=Path, required=True, metavar="A", help="a COCO annotation file")
+    parser.add_argument("--results", type=Path, required=True, metavar="R", help="detections in COCO's result format")
+    parser.add_argument(
+        "--iou-type", nargs="+", choices=IOU_TYPES, default=[], help="what to evaluate (default: all that is there)"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the image folder, for the report's gallery")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json and report.html go")
+    parser.add_argument("--compare", type=Path, metavar="R2", help="detections of another run on the same images")
+    args = parser.parse_args()
+    logging.basicConfig(format="evaluate: %(message)s", level=logging.WARNING)
+    try:
+        analyses, comparisons = evaluate_files(
+            args.annotations,
+            args.results,
+            iou_types=args.iou_type,
+            images=args.images,
+            output=args.output,
+            compare_with=args.compare,
+        )
+    except InputError as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    for analysis in analyses:
+        print(f"{format_analysis(analysis)}\n")
+    for comparison in comparisons:
+        print(f"{format_comparison(comparison)}\n")
+    if args.output:
+        print(f"Written: {args.output / 'report.html'}, {args.output / 'evaluation.json'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
