@@ -21,7 +21,9 @@ def test_the_wheel_installs_and_imports_outside_the_repository(request, tmp_path
     code = (
         "import resnet_det, sys; from detectron2.modeling import BACKBONE_REGISTRY as names; import resnet_det.engine; "
         "assert all(f'build_{kind}' in names for kind in ('resnet_det_backbone', 'resnet_det_fpn_backbone', "
-        "'retinanet_resnet_det_fpn_backbone')); print(resnet_det.__file__, resnet_det.__version__)"
+        "'retinanet_resnet_det_fpn_backbone')); from importlib.resources import files; "
+        "assert files('resnet_det.evaluation').joinpath('templates', 'report.html').is_file(); "
+        "print(resnet_det.__file__, resnet_det.__version__)"
     )
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(site)}, capture_output=True, text=True

@@ -8,8 +8,8 @@ import pytest
 import torch
 from detectron2.data import MetadataCatalog
 from detectron2.modeling import build_model
-from evaluation_data import random_results
 
+from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import register_coco
 from resnet_det.engine import build_train_parser, train_or_evaluate
 from resnet_det.engine import report as engine_report

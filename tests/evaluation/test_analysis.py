@@ -6,8 +6,9 @@ import copy
 
 import numpy as np
 import pytest
-from evaluation_data import random_keypoints, random_results
+from evaluation_data import random_keypoints
 
+from resnet_det.benchmark.random_results import random_results
 from resnet_det.evaluation.analysis import analyze
 from resnet_det.evaluation.bootstrap import WeightedAP, draw_weights, mean_over, summarize_draws
 from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation

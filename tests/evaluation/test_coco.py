@@ -12,10 +12,11 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
-from evaluation_data import random_keypoints, random_results
+from evaluation_data import random_keypoints
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import read_coco_json, register_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation import FastCOCOEvaluator

@@ -8,8 +8,8 @@ from collections import defaultdict
 import numpy as np
 import pycocotools.mask as mask_util
 import pytest
-from evaluation_data import HEIGHT, WIDTH, random_results
 
+from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
 from resnet_det.data import read_coco_json
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.errors import ERROR_TYPES, find_errors

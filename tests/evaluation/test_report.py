@@ -10,9 +10,10 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-from evaluation_data import HEIGHT, WIDTH, random_keypoints, random_results
+from evaluation_data import random_keypoints
 from playwright.sync_api import sync_playwright
 
+from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
 

@@ -7,8 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from evaluation_data import random_keypoints, random_results
+from evaluation_data import random_keypoints
 
+from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import read_coco_json
 from resnet_det.errors import InputError
 from resnet_det.evaluation.ground_truth import make_ground_truth

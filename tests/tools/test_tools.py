@@ -9,7 +9,8 @@ import sys
 import pytest
 import torch
 import torchvision
-from evaluation_data import random_results
+
+from resnet_det.benchmark.random_results import random_results
 
 
 @pytest.fixture
