@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from resnet_det import __version__
 from resnet_det.data.check import check_coco, read_coco_json
 from resnet_det.errors import InputError
 from resnet_det.evaluation.analysis import Analysis, analyze
@@ -26,7 +27,7 @@ from resnet_det.visualization.gallery import Picture
 logger = logging.getLogger(__name__)
 
 MAX_DIFFERENCES = 12
-_PACKAGES = ("resnet_det", "detectron2", "torch", "hotcoco", "numpy")
+_PACKAGES = ("detectron2", "torch", "hotcoco", "numpy")
 
 
 def evaluate_files(
@@ -152,7 +153,7 @@ def describe_software() -> dict[str, str]:
     versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
     facts = {
         "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-        "versions": ", ".join([f"Python {platform.python_version()}", *versions]),
+        "versions": ", ".join([f"resnet_det {__version__}", f"Python {platform.python_version()}", *versions]),
     }
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
     try:
