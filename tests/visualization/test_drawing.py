@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import supervision as sv
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
 
@@ -12,7 +14,7 @@ from resnet_det.visualization import (
     draw_detections,
     side_by_side,
 )
-from resnet_det.visualization.drawing import decode_mask
+from resnet_det.visualization.drawing import MASK_OPACITY, decode_mask, draw_labels_, draw_masks_
 
 
 def make_instances():
@@ -72,6 +74,49 @@ def test_drawing_marks_the_boxes_and_leaves_the_image_alone():
     assert (picture[200, 400] != 90).any(), "left edge of the second box"
     assert (picture[200, 200] != 90).any(), "inside of the first mask"
     assert (picture[560, 20] == 90).all(), "far from everything"
+
+
+def test_masks_with_holes_and_islands_are_filled_to_the_pixel():
+    picture = np.random.randint(0, 256, (150, 200, 3), dtype=np.uint8)
+    noise = cv2.GaussianBlur(np.random.rand(6, 150, 200).transpose(1, 2, 0), (0, 0), 5).transpose(2, 0, 1)
+    masks = noise > np.linspace(0.49, 0.53, 6)[:, None, None]
+    masks[2] = False
+    colours = [(250, 10, 20), (20, 240, 30), (0, 0, 0), (30, 40, 230), (220, 220, 0), (0, 200, 210)]
+    flat, outlines = picture.copy(), np.zeros((150, 200), dtype=bool)
+    for index in np.argsort(-masks.sum(axis=(1, 2))):
+        flat[masks[index]] = colours[index]
+        outlines |= masks[index] & (cv2.erode(masks[index].astype(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    outlines[[0, -1]] = outlines[:, [0, -1]] = True
+    expected = MASK_OPACITY * flat + (1 - MASK_OPACITY) * picture
+    drawn = picture.copy()
+    draw_masks_(drawn, masks, colours)
+    assert np.abs(drawn - expected)[~outlines].max() <= 1
+    assert 0.2 < outlines.mean() < 0.8
+    assert (np.abs(drawn - expected)[outlines].max(axis=1) > 5).mean() > 0.5, "outlines are not blended"
+
+
+def test_labels_stay_inside_the_picture():
+    for count in (4, 40):
+        canvas = np.full((200, 300, 3), 128, dtype=np.uint8)
+        corners = np.random.uniform((0, 0), (300, 200), (count, 2))
+        corners[:4] = [[0, 0], [299, 0], [299, 199], [-5, 150]]
+        detections = sv.Detections(np.hstack([corners, corners + 5]), class_id=np.arange(count))
+        labelled = canvas.copy()
+        draw_labels_(labelled, detections, ["a long label 0.99"] * count)
+        changed = (labelled != canvas).any(axis=2)
+        for rows in (slice(0, 12), slice(-12, None)):
+            assert changed[rows, -60:].mean() > 0.5, "the label of a box in the corner"
+
+
+def test_predictions_in_any_order_give_the_same_picture():
+    instances = make_instances()
+    image = np.random.randint(0, 256, (60, 80, 3), dtype=np.uint8)
+    pictures = [
+        draw_detections(image, detections_from_instances(instances[order], 0.5), ["cat", "dog"])
+        for order in ([0, 1, 2], [1, 0, 2], [2, 0, 1])
+    ]
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[0], pictures[2])
 
 
 def test_small_images_are_enlarged():
