@@ -1,0 +1,85 @@
+"""What work takes in a process of its own, and how much memory several processes take together (Linux)."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader, Dataset
+
+KIB = 2**10
+NUM_PER_BATCH = 64
+
+
+def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
+    """Do ``work`` in a forked process, whose memory is gone afterwards.
+
+    Returns:
+        What it returned, and the most memory it took at once in bytes, beyond what this process has.
+
+    Raises:
+        RuntimeError: it failed, or was killed.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    child = context.Process(target=_work_and_report, args=(work, sender))
+    child.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        raise RuntimeError("a process that measures was killed: too little memory?") from None
+    finally:
+        child.join()
+
+
+def _work_and_report(work: Callable[[], Any], sender: Connection) -> None:
+    before = _read_kib(Path("/proc/self/status"), "VmRSS")
+    result = work()
+    sender.send((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - before))
+    sender.close()
+    os._exit(0)  # the system frees the memory at once; Python would go through all objects
+
+
+def measure_shared_memory(dicts: Sequence[dict], *, num_workers: int, start_method: str) -> int:
+    """Bytes that this process and the workers of a loader have together, once they have read all of ``dicts``.
+
+    Memory that processes share counts once (their proportional set sizes are added).
+    """
+    loader = DataLoader(
+        _Readable(dicts),
+        batch_size=NUM_PER_BATCH,
+        num_workers=num_workers,
+        multiprocessing_context=start_method,
+        persistent_workers=True,
+    )
+    for _ in loader:
+        pass
+    pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
+    return sum(_read_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in pids)
+
+
+class _Readable(Dataset):
+    """Reads dicts, and hands on their places alone."""
+
+    def __init__(self, dicts: Sequence[dict]) -> None:
+        self.dicts = dicts
+
+    def __len__(self) -> int:
+        return len(self.dicts)
+
+    def __getitem__(self, index: int) -> int:
+        for annotation in self.dicts[index]["annotations"]:
+            for polygon in annotation["segmentation"]:
+                sum(polygon)
+        return index
+
+
+def _read_kib(path: Path, key: str) -> int:
+    line = next(line for line in path.read_text().splitlines() if line.startswith(f"{key}:"))
+    return int(line.split()[1]) * KIB
