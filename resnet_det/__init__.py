@@ -1,9 +1,17 @@
 """Our own ResNet backbone for Detectron2. Importing the package registers its builders (MODEL.BACKBONE.NAME)."""
 
 from resnet_det.config import add_resnet_det_config
-from resnet_det.modeling import ResNet, make_resnet
+from resnet_det.modeling import ResNet, make_resnet, prepare_for_inference
 from resnet_det.weights import LoadReport, load_weights
 
 __version__ = "0.1.0"
 
-__all__ = ["LoadReport", "ResNet", "__version__", "add_resnet_det_config", "load_weights", "make_resnet"]
+__all__ = [
+    "LoadReport",
+    "ResNet",
+    "__version__",
+    "add_resnet_det_config",
+    "load_weights",
+    "make_resnet",
+    "prepare_for_inference",
+]

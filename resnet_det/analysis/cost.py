@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import fvcore.nn
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 from detectron2.utils.analysis import FlopCountAnalysis
-from fvcore.nn import ActivationCountAnalysis
 from torch import nn
 
 # Modules of Detectron2's meta-architectures, and what their parts are called here.
@@ -133,6 +133,13 @@ def _without_trunk(costs: list[PartCost]) -> list[PartCost]:
     return [*trunk, fpn, *costs[1 + len(trunk) :]]
 
 
+def count_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
+    """Multiply-adds of ``module(*inputs)``: of its convolutions, linear layers and norms (fvcore's count)."""
+    with _quiet():
+        counted = fvcore.nn.FlopCountAnalysis(module, inputs)
+        return counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
+
+
 def _count(analysis: type[FlopCountAnalysis], model: nn.Module, inputs: list[dict]) -> dict[str, float]:
     """Counts by module path, without the wrapper that tracing needs."""
     counted = analysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
@@ -141,7 +148,7 @@ def _count(analysis: type[FlopCountAnalysis], model: nn.Module, inputs: list[dic
 
 def _count_activations(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
     wrapped = FlopCountAnalysis(model, inputs)  # for what it makes of the inputs
-    return _count(lambda *_: ActivationCountAnalysis(wrapped._model, wrapped._inputs), model, inputs)
+    return _count(lambda *_: fvcore.nn.ActivationCountAnalysis(wrapped._model, wrapped._inputs), model, inputs)
 
 
 def measure_latency(

@@ -5,6 +5,7 @@ from resnet_det.modeling.build import (
     build_resnet_det_fpn_backbone,
     build_retinanet_resnet_det_fpn_backbone,
 )
+from resnet_det.modeling.inference import prepare_for_inference
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.modeling.resnet import ResNet, make_resnet
 
@@ -15,4 +16,5 @@ __all__ = [
     "build_retinanet_resnet_det_fpn_backbone",
     "make_fpn",
     "make_resnet",
+    "prepare_for_inference",
 ]

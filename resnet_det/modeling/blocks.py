@@ -77,13 +77,13 @@ class ResidualBlock(CNNBlockBase):
         self.add_module(name, unit(in_channels, channels, kernel_size, norm=self.spec.norm, **kwargs))
         self.conv_names.append(name)
 
-    def residual(self, x: torch.Tensor) -> torch.Tensor:
-        """F(x), before the sum."""
-        for name in self.conv_names:
+    def run_convs(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
+        """The convolutions ``names``, one after the other."""
+        for name in names:
             conv = getattr(self, name)
             sampling = getattr(self, f"{name}_offset")(x) if isinstance(conv, DeformConvNormAct) else ()
             x = conv(x, *sampling)
-        return self.finish_residual(x)
+        return x
 
     def finish_residual(self, x: torch.Tensor) -> torch.Tensor:
         """Squeeze-and-excitation and stochastic depth, which stand behind the last convolution."""
@@ -92,9 +92,16 @@ class ResidualBlock(CNNBlockBase):
         return x if self.drop is None else self.drop(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.residual(x)
-        if self.spec.shortcut != "none":
-            out += x if self.shortcut is None else self.shortcut(x)
+        last = getattr(self, self.conv_names[-1])
+        if self.spec.shortcut == "none":
+            return F.relu_(self.finish_residual(self.run_convs(x, self.conv_names)))
+        if self.se is None and self.drop is None and not isinstance(last, DeformConvNormAct):
+            out = self.run_convs(x, self.conv_names[:-1])
+            if self.shortcut is None:
+                return last(out, x)
+            return last(out, self.shortcut(x), overwrite=not self.shortcut._forward_hooks)
+        out = self.finish_residual(self.run_convs(x, self.conv_names))
+        out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 
 
@@ -134,11 +141,10 @@ class PreactMixin:
     last_activation = staticmethod(F.relu)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        activated = self.conv1.normalise(x)
-        out = self.conv1.convolve(activated)
-        for conv in self.convs[1:]:
-            out = conv(out)
-        out = self.finish_residual(out)
+        conv1 = self.conv1
+        activated = conv1.normalise(x)
+        out = conv1.convolve(activated, conv1.weight, conv1.bias)
+        out = self.finish_residual(self.run_convs(out, self.conv_names[1:]))
         if self.spec.shortcut != "none":
             out += x if self.shortcut is None else self.shortcut(activated)
         return out

@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import get_norm
+from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm, get_norm
 from torch import nn
+
+_BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, NaiveSyncBatchNorm)
 
 
 class LayerNorm(nn.Module):
@@ -36,3 +38,19 @@ def make_norm(norm: str | Callable[[int], nn.Module] | None, channels: int) -> n
         KeyError: Detectron2 knows no such name.
     """
     return LayerNorm(channels) if norm == "LN" else get_norm(norm, channels)
+
+
+def read_affine(norm: nn.Module | None) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Scale and shift, each (C,), such that ``norm(x) = x * scale + shift``, with gradients; None if there are none.
+
+    There are for FrozenBN, and for BatchNorm in evaluation. A norm that someone listens to (hooks) has to be called,
+    and a subclass may do something else.
+    """
+    is_batch_norm = type(norm) in _BATCH_NORMS and not norm.training and norm.running_mean is not None
+    if not (is_batch_norm or type(norm) is FrozenBatchNorm2d) or norm._forward_hooks or norm._forward_pre_hooks:
+        return None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -norm.running_mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias

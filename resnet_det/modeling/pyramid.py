@@ -9,17 +9,61 @@ import torch
 import torch.nn.functional as F
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
+from resnet_det.modeling.layers import make_unit
 from resnet_det.modeling.resnet import ResNet
 from resnet_det.specs import STAGE_NAMES, check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
 
 
-class DilatedFPN(FPN):
-    """Detectron2's FPN over a backbone with dilated stages, which have the stride of the stage before.
+class FeaturePyramid(FPN):
+    """Detectron2's FPN, with the same state, made of our units: norms are folded, and channels stand side by side.
+
+    Why not Detectron2's forward: its convolutions enter a context for warnings at each call, and it adds levels into
+    new tensors.
+    """
+
+    def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
+        super().__init__(bottom_up, in_features, *args)
+        units = {conv: make_unit(conv) for conv in (*self.lateral_convs, *self.output_convs)}
+        self._stages: list[str] = []  # by which convolutions are looked up, so that replacing one takes effect
+        for name, conv in list(self.named_children()):
+            if conv in units:
+                self.add_module(name, units[conv])
+                if name.startswith("fpn_lateral"):
+                    self._stages.append(name.removeprefix("fpn_lateral"))
+        self.lateral_convs = [units[conv] for conv in self.lateral_convs]
+        self.output_convs = [units[conv] for conv in self.output_convs]
+        for unit in self.output_convs:  # no ReLU follows, whose gradient would turn with the last digits
+            unit.use_winograd()
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Feature maps by level, finest first."""
+        features = self.bottom_up(x)
+        levels: list[torch.Tensor] = []
+        merged = None
+        for name, stage in zip(reversed(self.in_features), reversed(self._stages), strict=True):
+            here = getattr(self, f"fpn_lateral{stage}")(features[name])
+            if merged is not None:
+                # Of neighbours with the same stride, as over dilated stages, the upper one is added as it is.
+                here += F.interpolate(merged, size=here.shape[-2:], mode="nearest")
+                if self._fuse_type == "avg":
+                    here /= 2
+            merged = here
+            levels.insert(0, getattr(self, f"fpn_output{stage}")(merged))
+        if self.top_block is not None:
+            top_in = features.get(self.top_block.in_feature)
+            if top_in is None:
+                top_in = levels[self._out_features.index(self.top_block.in_feature)]
+            levels.extend(self.top_block(top_in))
+        return dict(zip(self._out_features, levels, strict=True))
+
+
+class DilatedFPN(FeaturePyramid):
+    """An FPN over a backbone with dilated stages, which have the stride of the stage before.
 
     Levels keep the names they have without dilation (p5 is made of res5, whatever its stride), and so does the state.
-    Where two neighbours have the same stride, the upper one is added as it is.
     """
 
     def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
@@ -34,28 +78,6 @@ class DilatedFPN(FPN):
         for level in self._out_features[len(in_features) :]:
             self._out_feature_strides[level] = shapes[in_features[-1]].stride * nominal[level] // nominal[last]
         self._size_divisibility = shapes[in_features[-1]].stride
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Feature maps by level, finest first."""
-        features = self.bottom_up(x)
-        levels: list[torch.Tensor] = []
-        merged = None
-        for name, lateral, output in zip(
-            reversed(self.in_features), self.lateral_convs, self.output_convs, strict=True
-        ):
-            here = lateral(features[name])
-            if merged is not None:
-                here = here + F.interpolate(merged, size=here.shape[-2:], mode="nearest")
-                if self._fuse_type == "avg":
-                    here = here / 2
-            merged = here
-            levels.insert(0, output(merged))
-        if self.top_block is not None:
-            top_in = features.get(self.top_block.in_feature)
-            if top_in is None:
-                top_in = levels[self._out_features.index(self.top_block.in_feature)]
-            levels.extend(self.top_block(top_in))
-        return dict(zip(self._out_features, levels, strict=True))
 
 
 def make_fpn(
@@ -96,5 +118,5 @@ def make_fpn(
     else:
         top = LastLevelMaxPool()
         top.in_feature = f"p{in_features[-1].removeprefix('res')}"
-    fpn_class = DilatedFPN if max(bottom_up.spec.dilations) > 1 else FPN
+    fpn_class = DilatedFPN if max(bottom_up.spec.dilations) > 1 else FeaturePyramid
     return fpn_class(bottom_up, list(in_features), out_channels, norm, top, fuse_type)

@@ -43,48 +43,87 @@ def losses_and_gradients(model, inputs):
     return losses, {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same(actual, expected, what, *, rtol=1e-4, atol=1e-4):
+def assert_same(actual, expected, what):
     """Compare outputs of models: tensors, and what is made of them."""
     if isinstance(expected, dict):
         assert actual.keys() == expected.keys(), what
         for key, value in expected.items():
-            assert_same(actual[key], value, f"{what} {key}", rtol=rtol, atol=atol)
+            assert_same(actual[key], value, f"{what} {key}")
     elif isinstance(expected, list | tuple):
         assert len(actual) == len(expected), what
         for one, other in zip(actual, expected, strict=True):
-            assert_same(one, other, what, rtol=rtol, atol=atol)
+            assert_same(one, other, what)
     elif isinstance(expected, Instances):
         assert len(actual) == len(expected) > 0, what
-        assert_same(actual.get_fields(), expected.get_fields(), what, rtol=rtol, atol=atol)
+        assert_same(actual.get_fields(), expected.get_fields(), what)
     elif hasattr(expected, "tensor"):  # boxes
-        assert_same(actual.tensor, expected.tensor, what, rtol=rtol, atol=atol)
+        assert_same(actual.tensor, expected.tensor, what)
     elif isinstance(expected, torch.Tensor):
-        torch.testing.assert_close(actual, expected, rtol=rtol, atol=atol, msg=what)
+        torch.testing.assert_close(actual, expected, rtol=1e-6, atol=1e-6, msg=lambda m: f"{what}: {m}")
     else:
-        assert actual == expected, what
+        assert actual == pytest.approx(expected, rel=1e-6), what
 
 
 def compare_with_detectron2s(cfg, name):
+    """State and backbone in float32, and the whole models with the backbone in float64.
+
+    In float32 ours does the same sums in another order, and from the last digits of a model with random weights other
+    detections follow: its scores are all but equal, and which of them come first is chance.
+    """
     theirs, ours = build_pair(for_random_weights(cfg))
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (theirs, ours)]
     assert shapes[0] == shapes[1]
     assert [n for n, p in theirs.named_parameters() if p.requires_grad] == [
         n for n, p in ours.named_parameters() if p.requires_grad
     ]
+    compare_backbones(theirs.backbone, ours.backbone, len(cfg.MODEL.PIXEL_MEAN))
 
+    ours.load_state_dict(theirs.state_dict())  # running statistics differ in the last digits
+    for model in (theirs, ours):
+        compute_backbone_in_float64_(model)
     inputs = make_inputs(cfg)
     with torch.no_grad():
         assert_same(ours.eval()(inputs), theirs.eval()(inputs), name)
-
     (want_losses, want_grads), (got_losses, got_grads) = (losses_and_gradients(m, inputs) for m in (theirs, ours))
-    assert want_losses.keys() == got_losses.keys()
-    for key, value in want_losses.items():
-        assert value.isfinite()
-        torch.testing.assert_close(got_losses[key], value, rtol=1e-4, atol=1e-5, msg=f"{name}: {key}")
-    assert want_grads.keys() == got_grads.keys()
+    assert all(value.isfinite() for value in want_losses.values())
+    assert_same(got_losses, want_losses, name)
     assert any("bottom_up.res5" in key or "backbone.res4" in key for key in got_grads)
-    for key, value in want_grads.items():
-        torch.testing.assert_close(got_grads[key], value, rtol=1e-3, atol=1e-4 * float(value.abs().max()), msg=key)
+    assert_close_gradients(got_grads, want_grads, 1e-6)
+
+
+def compute_backbone_in_float64_(model):
+    """Heads get the features in float32 and in the same order in memory, so that they do the same sums."""
+    model.backbone.double()
+    model.backbone.register_forward_pre_hook(lambda _, args: (args[0].double(),))
+    model.backbone.register_forward_hook(
+        lambda _, __, features: {name: value.float().contiguous() for name, value in features.items()}
+    )
+
+
+def compare_backbones(theirs, ours, channels):
+    """Features and gradients in float32, in training and in evaluation.
+
+    Where an activation is zero up to rounding, ReLU's derivative is 0 in one sum and 1 in the other: that is a percent
+    of a gradient, here. tests/modeling/test_fused.py has single convolutions, to the last digits.
+    """
+    image = torch.randn(2, channels, 96, 128)
+    for is_training in (True, False):
+        outputs, gradients = [], []
+        for backbone in (theirs.train(is_training), ours.train(is_training)):
+            torch.manual_seed(2)
+            outputs.append(backbone(image))
+            sum((value * torch.randn(value.shape)).mean() for value in outputs[-1].values()).backward()
+            gradients.append({key: p.grad.clone() for key, p in backbone.named_parameters() if p.grad is not None})
+            backbone.zero_grad()
+        for key, value in outputs[0].items():
+            assert (outputs[1][key] - value).abs().max() <= 1e-4 * value.abs().max(), key
+        assert_close_gradients(gradients[1], gradients[0], 0.05)
+
+
+def assert_close_gradients(actual, expected, tolerance):
+    assert actual.keys() == expected.keys()
+    for key, value in expected.items():
+        assert (actual[key] - value).norm() <= tolerance * value.norm() + 1e-12, key
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -157,11 +196,10 @@ def test_deformable_convolution_v1_equals_detectron2s():
     cfg = zoo_cfg("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml")
     cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.DEFORM_ON_PER_STAGE = 50, [False, True, True, True]
     theirs, ours = build_pair(cfg)
-    for model in (theirs, ours):
-        torch.manual_seed(5)
-        for name, parameter in model.named_parameters():
-            if "conv2_offset" in name:  # zero offsets would be an ordinary convolution
-                torch.nn.init.normal_(parameter, std=0.02)
+    for name, parameter in theirs.named_parameters():
+        if "conv2_offset" in name:  # zero offsets would be an ordinary convolution
+            torch.nn.init.normal_(parameter, std=0.02)
+    ours.load_state_dict(theirs.state_dict())
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         expected, actual = theirs.backbone(image), ours.backbone(image)
