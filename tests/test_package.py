@@ -23,7 +23,7 @@ def test_the_wheel_installs_and_imports_outside_the_repository(request, tmp_path
         "assert all(f'build_{kind}' in names for kind in ('resnet_det_backbone', 'resnet_det_fpn_backbone', "
         "'retinanet_resnet_det_fpn_backbone')); from importlib.resources import files; "
         "assert all(files(f'resnet_det.{room}').joinpath('templates', page).is_file() for room, page in "
-        "(('evaluation', 'report.html'), ('visualization', 'page.css'))); "
+        "(('evaluation', 'report.html'), ('tradeoff', 'tradeoff.html'), ('visualization', 'page.css'))); "
         "print(resnet_det.__file__, resnet_det.__version__)"
     )
     run = subprocess.run(

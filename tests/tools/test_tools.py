@@ -53,6 +53,8 @@ def test_every_tool_has_help(request, run_tool):
             ["--annotations", "no.json", "--results", "r.json"],
             "evaluate: no.json: no such annotation file",
         ),
+        ("compare_depths.py", ["no", "no2", "--output", "output/no"], "compare_depths: 2 of 2 cannot be compared:"),
+        ("compare_depths.py", ["--output", "output/no"], "compare_depths: give folders of runs, or --config-file"),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
         ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
         ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),

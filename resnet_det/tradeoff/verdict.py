@@ -1,0 +1,112 @@
+"""Is the dearest detector worth it? The answer in plain sentences."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from resnet_det.evaluation.bootstrap import Interval
+from resnet_det.tradeoff.accuracy import Accuracy
+from resnet_det.tradeoff.cost import AXES
+from resnet_det.tradeoff.pareto import Step, find_cheapest_good
+from resnet_det.tradeoff.tradeoff import Tradeoff
+
+TASKS = {"bbox": "box AP", "segm": "mask AP", "keypoints": "keypoint AP"}
+_SHORT = {"gain": "Yes, at a price.", "chance": "Not as far as these images show.", "loss": "No."}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The question, its answer in a few words, and why; and a sentence on each of the other detectors."""
+
+    question: str
+    answer: str
+    reasons: list[str]
+    others: list[str]
+
+    @property
+    def sentences(self) -> list[str]:
+        return [f"{self.question} {self.answer}", *self.reasons, *self.others]
+
+
+def find_verdict(tradeoff: Tradeoff) -> Verdict:
+    """What to tell somebody who asks whether the dearest of the detectors is worth it."""
+    if not tradeoff.accuracies:
+        return _without_ap(tradeoff)
+    accuracy = tradeoff.accuracies[0]
+    *others, last = steps = tradeoff.steps(accuracy)
+    answer = _SHORT[last.judgement]
+    if last.judgement == "gain" and last.extra.low <= 0:
+        answer = "Yes."
+    reasons = [_explain(tradeoff, accuracy, last) + _diminishing(tradeoff, steps, last)]
+    for other in tradeoff.accuracies[1:]:
+        gain = other.difference(last.reference, last.place)
+        reasons.append(f"Of {TASKS[other.iou_type]} it has {_difference(gain)}.")
+    good = tradeoff.names[find_cheapest_good(tradeoff.order(accuracy), accuracy.difference)]
+    reasons.append(
+        f"{good} is the dearest, and clearly better than each cheaper one."
+        if good == tradeoff.names[last.place] and all(step.judgement == "gain" for step in steps)
+        else f"The cheapest that none of the dearer ones clearly beats is {good}."
+    )
+    return Verdict(
+        f"Is {tradeoff.names[last.place]} worth it?",
+        answer,
+        reasons,
+        [_explain(tradeoff, accuracy, step) for step in reversed(others)],
+    )
+
+
+def _explain(tradeoff: Tradeoff, accuracy: Accuracy, step: Step) -> str:
+    name, reference = tradeoff.names[step.place], tradeoff.names[step.reference]
+    found = f"{accuracy.ap[step.place]:.1f} {TASKS[accuracy.iou_type]}, {reference} {accuracy.ap[step.reference]:.1f}"
+    return f"{name} has {found}: {_difference(step.gain)}. {_describe_extra(tradeoff, step)}"
+
+
+def _difference(gain: Interval) -> str:
+    size = f"{abs(gain.value):.1f} {'more' if gain.value >= 0 else 'less'} ({gain.low:+.1f} to {gain.high:+.1f})"
+    return size if gain.low > 0 or gain.high < 0 else f"{size}, which may be chance"
+
+
+def _describe_extra(tradeoff: Tradeoff, step: Step) -> str:
+    cost = tradeoff.cost()
+    dear, cheap = cost[step.place], cost[step.reference]
+    if tradeoff.axis != "latency_ms":
+        return f"It has {dear:.1f} {AXES[tradeoff.axis]} instead of {cheap:.1f} ({step.times:.2g} times as many)."
+    if step.extra.low <= 0:
+        return f"Both take about the same time ({dear:.1f} and {cheap:.1f} ms an image)."
+    return f"It takes {dear:.1f} ms an image instead of {cheap:.1f} ({step.times:.1f} times as long)."
+
+
+def _diminishing(tradeoff: Tradeoff, steps: list[Step], last: Step) -> str:
+    """How much less the last step brings than the one before, where both bring something."""
+    before = next((step for step in steps if step.place == last.reference), None)
+    if before is None or before.gain_per_extra is None or last.gain_per_extra is None:
+        return ""
+    if last.judgement != "gain" or before.judgement != "gain":
+        return ""
+    unit, names = AXES[tradeoff.axis], tradeoff.names
+    return (
+        f" That is {last.gain_per_extra.value:.2g} AP for each extra {unit.replace('GMACs', 'GMAC')}; from "
+        f"{names[before.reference]} to {names[before.place]} it was {before.gain_per_extra.value:.2g}."
+    )
+
+
+def _without_ap(tradeoff: Tradeoff) -> Verdict:
+    order, cost = tradeoff.order(), tradeoff.cost()
+    names, unit = tradeoff.names, AXES[tradeoff.axis]
+    dearest, cheapest = order[-1], order[0]
+
+    def compare(place: int, reference: int) -> str:
+        return (
+            f"{names[place]} costs {cost[place]:.1f} {unit}, {cost[place] / cost[reference]:.1f} times as much as "
+            f"{names[reference]} ({cost[reference]:.1f})."
+        )
+
+    return Verdict(
+        f"Is {names[dearest]} worth it?",
+        "Configs alone do not tell: they have no AP.",
+        [
+            compare(dearest, cheapest),
+            "To learn what that buys, train them and give their folders.",
+        ],
+        [compare(place, cheapest) for place in reversed(order[1:-1])],
+    )
