@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from torch import nn
 from resnet_det.analysis import analyze_model
 from resnet_det.benchmark import compare
 from resnet_det.benchmark.memory import measure_peak_memory
-from resnet_det.evaluation.bootstrap import Interval
+from resnet_det.evaluation.bootstrap import CONFIDENCE, Interval
 
 MIB = 2**20
 Inputs = Sequence[list[dict[str, Any]]]  # batches of one image
@@ -54,12 +55,26 @@ def find_axis(costs: Sequence[Cost]) -> str:
 
 
 def extra_cost(first: Cost, second: Cost, axis: str) -> Interval:
-    """What the second costs more than the first; for time, with the range of the rounds."""
+    """What the second costs more than the first; for time, with an interval from the differences within rounds.
+
+    It is the distribution-free one of a median, between two of the sorted differences (David and Nagaraja, Order
+    Statistics, section 7.1): a single round in which something else ran does not decide.
+    """
     extra = getattr(second, axis) - getattr(first, axis)
     if axis != "latency_ms":
         return Interval(extra, extra, extra)
-    apart = [b - a for a, b in zip(first.rounds_ms, second.rounds_ms, strict=True)]
-    return Interval(extra, min(apart), max(apart))
+    apart = sorted(b - a for a, b in zip(first.rounds_ms, second.rounds_ms, strict=True))
+    outside = _count_outside(len(apart))
+    return Interval(extra, apart[outside], apart[-1 - outside])
+
+
+def _count_outside(rounds: int) -> int:
+    """How many values to leave out at each end so that the others hold the median with ``CONFIDENCE``."""
+    chance, count = 2 / 2**rounds, 0  # that all values are on one side of the median
+    while chance + 2 * math.comb(rounds, count + 1) / 2**rounds <= 1 - CONFIDENCE:
+        count += 1
+        chance += 2 * math.comb(rounds, count) / 2**rounds
+    return count
 
 
 def count_weights(model: nn.Module) -> Cost:

@@ -38,7 +38,7 @@ class Step:
     Attributes:
         place, reference: of the two among all.
         gain: difference of AP, with its paired interval.
-        extra: difference of cost; the interval is from the least to the most that any round has shown.
+        extra: difference of cost; that of time has the interval of the median of rounds.
         times: its cost over the reference's.
     """
 

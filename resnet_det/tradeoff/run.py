@@ -34,6 +34,8 @@ from resnet_det.tradeoff.verdict import Verdict, find_verdict
 
 logger = logging.getLogger(__name__)
 
+MIN_SIZE = 32  # pixels: the stride of res5
+
 
 @dataclass(frozen=True)
 class Measuring:
@@ -72,6 +74,8 @@ def compare_runs(
         InputError: something is missing or does not fit together; see
             :func:`~resnet_det.engine.candidates.read_runs`.
     """
+    if num_images < 1:
+        raise InputError(f"--images {num_images}: 1 or more")
     make_folder(output)
     candidates, test_set = read_runs(folders, device=measuring.device, opts=opts)
     models = [load_candidate(candidate) for candidate in candidates]
@@ -110,8 +114,10 @@ def compare_configs(
         input_size: height and width in pixels.
 
     Raises:
-        InputError: a config cannot be used.
+        InputError: a config cannot be used, or the size is too small.
     """
+    if min(input_size) < MIN_SIZE:
+        raise InputError(f"--input-size {input_size[0]} {input_size[1]}: {MIN_SIZE} pixels or more each")
     make_folder(output)
     candidates = read_configs(files, depths, device=measuring.device, opts=opts)
     detectors = {}
@@ -122,7 +128,6 @@ def compare_configs(
         names=list(detectors),
         sources=[str(candidate.source) for candidate in candidates],
         costs=[count_weights(model) for model, _ in detectors.values()],
-        differences=find_differences(candidates) if len(files) == 1 else {},
         facts={"configs": ", ".join(files)},
     )
     what = f"one random image of {input_size[0]}x{input_size[1]} pixels, with random weights and norms calibrated on it"

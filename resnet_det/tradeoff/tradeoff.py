@@ -40,6 +40,11 @@ class Tradeoff:
         """The attribute of :class:`~resnet_det.tradeoff.cost.Cost` by which they are ordered."""
         return find_axis(self.costs)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all of them could be run."""
+        return all(cost.gmacs is not None for cost in self.costs)
+
     def cost(self, axis: str | None = None) -> list[float]:
         """Of each, by ``axis``, or the one that they are ordered by."""
         return [getattr(cost, axis or self.axis) for cost in self.costs]

@@ -11,12 +11,16 @@ from resnet_det.tradeoff.pareto import Step, find_cheapest_good
 from resnet_det.tradeoff.tradeoff import Tradeoff
 
 TASKS = {"bbox": "box AP", "segm": "mask AP", "keypoints": "keypoint AP"}
-_SHORT = {"gain": "Yes, at a price.", "chance": "Not as far as these images show.", "loss": "No."}
+_JUDGED = {
+    "gain": "Yes{price}: it is clearly better than {reference}, and {cost}.",
+    "chance": "Not as far as these images show: it is not clearly better than {reference}, and {cost}.",
+    "loss": "No: it is clearly worse than {reference}, and {cost}.",
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The question, its answer in a few words, and why; and a sentence on each of the other detectors."""
+    """The question, its answer in one sentence, the numbers behind it, and those of each of the other detectors."""
 
     question: str
     answer: str
@@ -34,13 +38,16 @@ def find_verdict(tradeoff: Tradeoff) -> Verdict:
         return _without_ap(tradeoff)
     accuracy = tradeoff.accuracies[0]
     *others, last = steps = tradeoff.steps(accuracy)
-    answer = _SHORT[last.judgement]
-    if last.judgement == "gain" and last.extra.low <= 0:
-        answer = "Yes."
+    answer = _JUDGED[last.judgement].format(
+        price="" if last.extra.low <= 0 else ", at a price",
+        reference=tradeoff.names[last.reference],
+        cost=_describe_price(tradeoff, last),
+    )
     reasons = [_explain(tradeoff, accuracy, last) + _diminishing(tradeoff, steps, last)]
     for other in tradeoff.accuracies[1:]:
         gain = other.difference(last.reference, last.place)
-        reasons.append(f"Of {TASKS[other.iou_type]} it has {_difference(gain)}.")
+        task = TASKS[other.iou_type]
+        reasons.append(f"{task[0].upper()}{task[1:]}: {_difference(gain)}.")
     good = tradeoff.names[find_cheapest_good(tradeoff.order(accuracy), accuracy.difference)]
     reasons.append(
         f"{good} is the dearest, and clearly better than each cheaper one."
@@ -66,11 +73,19 @@ def _difference(gain: Interval) -> str:
     return size if gain.low > 0 or gain.high < 0 else f"{size}, which may be chance"
 
 
+def _describe_price(tradeoff: Tradeoff, step: Step) -> str:
+    if step.extra.low <= 0:
+        return "costs about the same"
+    if tradeoff.axis == "latency_ms":
+        return f"takes {step.times:.1f} times as long"
+    return f"has {step.times:.1f} times as many {AXES[tradeoff.axis].removeprefix('million ')}"
+
+
 def _describe_extra(tradeoff: Tradeoff, step: Step) -> str:
     cost = tradeoff.cost()
     dear, cheap = cost[step.place], cost[step.reference]
     if tradeoff.axis != "latency_ms":
-        return f"It has {dear:.1f} {AXES[tradeoff.axis]} instead of {cheap:.1f} ({step.times:.2g} times as many)."
+        return f"It has {dear:.1f} {AXES[tradeoff.axis]} instead of {cheap:.1f} ({step.times:.1f} times as many)."
     if step.extra.low <= 0:
         return f"Both take about the same time ({dear:.1f} and {cheap:.1f} ms an image)."
     return f"It takes {dear:.1f} ms an image instead of {cheap:.1f} ({step.times:.1f} times as long)."

@@ -183,6 +183,7 @@ def draw_front(
                 "o",
                 color=OKABE_ITO["blue"] if is_best else "none",
                 markeredgecolor=OKABE_ITO["blue"],
+                markeredgewidth=1.5,
                 markersize=6,
             )
             # Beyond the staircase there is nothing but the error bar.

@@ -122,6 +122,7 @@ def test_what_cannot_be_measured_is_said_and_ap_is_there(finished, tmp_path, mon
     tradeoff, verdict = compare_runs(finished, tmp_path, QUICK, num_images=1, num_draws=5)
     assert len(failing) == 2
     assert tradeoff.axis == "parameters_m"
+    assert not tradeoff.is_complete
     assert tradeoff.notes == ["R-18 could not be run: out of memory", "R-34 could not be run: out of memory"]
     assert "million parameters" in verdict.reasons[0]
     numbers = json.loads((tmp_path / "tradeoff.json").read_text())
@@ -198,6 +199,14 @@ def test_what_is_wrong_with_runs_is_said(runs, tmp_path, damage, message):
     damage(runs)
     with pytest.raises(InputError, match=message):
         compare_runs(runs, tmp_path / "out", QUICK, num_draws=5)
+
+
+def test_numbers_that_cannot_be_are_one_error(finished, tmp_path):
+    with pytest.raises(InputError, match="--images 0: 1 or more"):
+        compare_runs(finished, tmp_path, QUICK, num_images=0)
+    with pytest.raises(InputError, match="--input-size 64 31: 32 pixels or more each"):
+        compare_configs([DEMO], [18, 34], tmp_path, QUICK, input_size=(64, 31))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_is_a_file_is_one_error(finished, tmp_path):
