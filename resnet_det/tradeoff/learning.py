@@ -34,6 +34,11 @@ def read_curves(folder: Path) -> dict[str, Curve]:
     return {key: _thin(sorted(curve.items())) for key, curve in curves.items()}
 
 
+def last_rise(curve: Curve) -> float:
+    """How much AP grew from the last evaluation but one to the last; 0 if there are not two."""
+    return curve[-1][1] - curve[-2][1] if len(curve) > 1 else 0.0
+
+
 def _thin(curve: Curve) -> Curve:
     step = math.ceil(len(curve) / MAX_POINTS)
     return curve[:-1:step] + curve[-1:]

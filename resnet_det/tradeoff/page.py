@@ -93,8 +93,7 @@ def _tables(tradeoff: Tradeoff) -> list[dict[str, Any]]:
     for accuracy in accuracies:
         columns += [f"AP {TASK_NAMES[accuracy.iou_type].lower()}", "from", "to"]
     columns += [] if accuracies else ["AP"]
-    columns += ["ms an image", "fastest", "slowest", "images/s", "GMACs", "parameters (M)", "weights (MiB)"]
-    columns += ["memory (MiB)"]
+    columns += ["ms an image", "fastest", "slowest", "GMACs", "parameters (M)", "memory (MiB)", "weights (MiB)"]
     rows = []
     for place in order:
         found: list[tuple[float, int]] = [] if accuracies else [(math.nan, 1)]
@@ -113,13 +112,11 @@ def _tables(tradeoff: Tradeoff) -> list[dict[str, Any]]:
     return tables
 
 
-def _cost_cells(cost: Cost) -> list[tuple[float | None, int]]:
-    nothing = math.nan
-    rounds = cost.rounds_ms or (nothing,)
-    per_second = 1e3 / cost.latency_ms if cost.latency_ms else nothing
-    known = [(cost.latency_ms, 1), (min(rounds), 1), (max(rounds), 1), (per_second, 1), (cost.gmacs, 1)]
-    known += [(cost.parameters_m, 1), (cost.weights_mib, 0), (cost.memory_mib, 0)]
-    return [(nothing if value is None else value, digits) for value, digits in known]
+def _cost_cells(cost: Cost) -> list[tuple[float, int]]:
+    rounds = cost.rounds_ms or (math.nan,)
+    known = [(cost.latency_ms, 1), (min(rounds), 1), (max(rounds), 1), (cost.gmacs, 1), (cost.parameters_m, 1)]
+    known += [(cost.memory_mib, 0), (cost.weights_mib, 0)]
+    return [(math.nan if value is None else value, digits) for value, digits in known]
 
 
 def _explain(tradeoff: Tradeoff) -> str:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from resnet_det.evaluation.bootstrap import Interval
 from resnet_det.tradeoff.accuracy import Accuracy
 from resnet_det.tradeoff.cost import AXES
+from resnet_det.tradeoff.learning import last_rise
 from resnet_det.tradeoff.pareto import Step, find_cheapest_good
 from resnet_det.tradeoff.tradeoff import Tradeoff
 
 TASKS = {"bbox": "box AP", "segm": "mask AP", "keypoints": "keypoint AP"}
+MAX_RISE = 1.0  # of AP, from one evaluation to the next: with more, training was not at its end
 _JUDGED = {
     "gain": "Yes{price}: it is clearly better than {reference}, and {cost}.",
     "chance": "Not as far as these images show: it is not clearly better than {reference}, and {cost}.",
@@ -52,12 +54,12 @@ def find_verdict(tradeoff: Tradeoff) -> Verdict:
     reasons.append(
         f"{good} is the dearest, and clearly better than each cheaper one."
         if good == tradeoff.names[last.place] and all(step.judgement == "gain" for step in steps)
-        else f"The cheapest that none of the dearer ones clearly beats is {good}."
+        else f"{good} is the cheapest that no dearer one clearly beats."
     )
     return Verdict(
         f"Is {tradeoff.names[last.place]} worth it?",
         answer,
-        reasons,
+        reasons + _still_rising(tradeoff, accuracy),
         [_explain(tradeoff, accuracy, step) for step in reversed(others)],
     )
 
@@ -68,14 +70,30 @@ def _explain(tradeoff: Tradeoff, accuracy: Accuracy, step: Step) -> str:
     return f"{name} has {found}: {_difference(step.gain)}. {_describe_extra(tradeoff, step)}"
 
 
+def _still_rising(tradeoff: Tradeoff, accuracy: Accuracy) -> list[str]:
+    """A sentence on the detectors that training had not finished with."""
+    rises = {
+        name: last_rise(curves.get(f"{accuracy.iou_type}/AP", []))
+        for name, curves in zip(tradeoff.names, tradeoff.curves, strict=False)
+    }
+    rising = [f"{name} (+{rise:.1f})" for name, rise in rises.items() if rise > MAX_RISE]
+    if not rising:
+        return []
+    return [
+        f"AP was still rising from the last evaluation but one to the last: {', '.join(rising)}. Longer training may "
+        "change the answer."
+    ]
+
+
 def _difference(gain: Interval) -> str:
-    size = f"{abs(gain.value):.1f} {'more' if gain.value >= 0 else 'less'} ({gain.low:+.1f} to {gain.high:+.1f})"
-    return size if gain.low > 0 or gain.high < 0 else f"{size}, which may be chance"
+    size = f"{abs(gain.value):.1f} {'more' if gain.value >= 0 else 'less'}" if abs(gain.value) >= 0.05 else "the same"
+    size += f" ({gain.low:+.1f} to {gain.high:+.1f})"
+    return size if gain.low > 0 or gain.high < 0 or abs(gain.value) < 0.05 else f"{size}, which may be chance"
 
 
 def _describe_price(tradeoff: Tradeoff, step: Step) -> str:
     if step.extra.low <= 0:
-        return "costs about the same"
+        return "is not clearly slower" if tradeoff.axis == "latency_ms" else "costs the same"
     if tradeoff.axis == "latency_ms":
         return f"takes {step.times:.1f} times as long"
     return f"has {step.times:.1f} times as many {AXES[tradeoff.axis].removeprefix('million ')}"
@@ -87,7 +105,7 @@ def _describe_extra(tradeoff: Tradeoff, step: Step) -> str:
     if tradeoff.axis != "latency_ms":
         return f"It has {dear:.1f} {AXES[tradeoff.axis]} instead of {cheap:.1f} ({step.times:.1f} times as many)."
     if step.extra.low <= 0:
-        return f"Both take about the same time ({dear:.1f} and {cheap:.1f} ms an image)."
+        return f"It takes {dear:.1f} ms an image, {cheap:.1f} the other: the rounds do not tell them apart."
     return f"It takes {dear:.1f} ms an image instead of {cheap:.1f} ({step.times:.1f} times as long)."
 
 

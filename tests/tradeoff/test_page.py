@@ -112,8 +112,16 @@ def test_what_may_be_chance_is_said_to_be():
     text = " ".join(verdict.reasons)
     assert re.search(r"0\.2 more \(-1\.\d to \+1\.\d\), which may be chance\.", text)
     assert re.search(r"Mask AP: 2\.0 less \(-\d\.\d to -\d\.\d\)\.", text)
-    assert "The cheapest that none of the dearer ones clearly beats is R-50." in text
+    assert "R-50 is the cheapest that no dearer one clearly beats." in text
     assert "for each extra" not in text
+
+
+def test_equal_ap_and_unfinished_training_are_said():
+    curves = [{"bbox/AP": [(100, 20.0), (200, last)]} for last in (20.9, 22.5, 21.2)]
+    verdict = answer([30.0, 36.0, 36.04], 1.0, curves=curves)
+    assert re.search(r"R-101 has 36\.0 box AP, R-50 36\.0: the same \(-1\.\d to \+1\.\d\)\. It", verdict.reasons[0])
+    assert "to the last: R-50 (+2.5), R-101 (+1.2). Longer training may change the answer." in verdict.reasons[-1]
+    assert "rising" not in " ".join(answer([30.0, 36.0, 38.0], 1.0, curves=[{}, {"bbox/AP": [(9, 9.0)]}, {}]).reasons)
 
 
 def test_a_loss_is_one_and_equal_times_are_no_price():
@@ -124,8 +132,8 @@ def test_a_loss_is_one_and_equal_times_are_no_price():
     noisy = replace(costs[2], rounds_ms=(37.5, 40.1, 45.0))
     tradeoff = Tradeoff(["a", "b", "c"], ["", "", ""], [*costs[:2], noisy])
     verdict = find_verdict(replace(tradeoff, accuracies=[make_accuracy([30.0, 36.0, 38.0], 0.5)]))
-    assert verdict.answer == "Yes: it is clearly better than b, and costs about the same."
-    assert "Both take about the same time (40.1 and 40.0 ms an image)." in verdict.reasons[0]
+    assert verdict.answer == "Yes: it is clearly better than b, and is not clearly slower."
+    assert "It takes 40.1 ms an image, 40.0 the other: the rounds do not tell them apart." in verdict.reasons[0]
 
 
 def test_without_time_gmacs_are_the_cost_and_without_ap_there_is_no_answer():
@@ -165,7 +173,7 @@ def test_its_tables_sort_and_have_the_numbers(written, tradeoff, browse):
     cells = table.locator("tbody tr").first.locator("td").all_text_contents()
     interval = tradeoff.accuracies[0].interval(3)
     assert cells[1:4] == [f"{value:.1f}" for value in (interval.value, interval.low, interval.high)]
-    assert cells[7:12] == ["50.0", "47.5", "52.5", "20.0", "250.0"]
+    assert cells[7:12] == ["50.0", "47.5", "52.5", "250.0", "60.0"]
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(320, "dark"), (390, "light"), (1280, "dark")])
