@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,14 @@ import pytest
 import torch
 from detectron2.config import CfgNode, get_cfg
 from PIL import Image
+from playwright.sync_api import sync_playwright
 
 from resnet_det import add_resnet_det_config
 from resnet_det.data import make_demo_data
 
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+CHROMIUM_FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
 SHARED_DATA = Path(os.getenv("RESNET_DET_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 torch.set_num_threads(1)  # tests run in several processes
@@ -103,3 +107,38 @@ def shared_data():
         return SHARED_DATA / name
 
     return find
+
+
+@pytest.fixture(scope="module")
+def browser():
+    names = ("chromium", "chromium-browser", "google-chrome")
+    executable = os.getenv("RESNET_DET_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
+    assert executable, "no Chromium: tools/install_chromium.py installs it as root; or name one in RESNET_DET_CHROMIUM"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=CHROMIUM_FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(browser):
+    """Open a file at some width; at the end there must have been no request but for it, and no message."""
+    contexts, opened, requests, messages = [], set(), set(), []
+
+    def open_at(path, width=1280, height=900, **options):
+        context = browser.new_context(viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        opened.add(path.as_uri())
+        page = context.new_page()
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requests.add(request.url))
+        page.on("dialog", lambda dialog: messages.append(dialog.message))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_at
+    for context in contexts:
+        context.close()
+    assert messages == []
+    assert {url for url in requests if not url.startswith("data:")} == opened

@@ -22,7 +22,8 @@ def test_the_wheel_installs_and_imports_outside_the_repository(request, tmp_path
         "import resnet_det, sys; from detectron2.modeling import BACKBONE_REGISTRY as names; import resnet_det.engine; "
         "assert all(f'build_{kind}' in names for kind in ('resnet_det_backbone', 'resnet_det_fpn_backbone', "
         "'retinanet_resnet_det_fpn_backbone')); from importlib.resources import files; "
-        "assert files('resnet_det.evaluation').joinpath('templates', 'report.html').is_file(); "
+        "assert all(files(f'resnet_det.{room}').joinpath('templates', page).is_file() for room, page in "
+        "(('evaluation', 'report.html'), ('tradeoff', 'tradeoff.html'), ('visualization', 'page.css'))); "
         "print(resnet_det.__file__, resnet_det.__version__)"
     )
     run = subprocess.run(

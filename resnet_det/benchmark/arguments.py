@@ -15,12 +15,17 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     """``--pairs``, ``--device``, ``--threads``, ``--json``."""
+    add_measuring_arguments(parser)
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured to this file")
+
+
+def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
+    """``--pairs``, ``--device``, ``--threads``: how to measure."""
     parser.add_argument(
         "--pairs", type=int, default=9, metavar="N", help=f"rounds to measure, at least {MIN_PAIRS} (default: 9)"
     )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="default: cpu")
     parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: one for each core)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write everything that was measured to this file")
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, *, against: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Subset
 from resnet_det.data.dicts import load_dataset_dicts
 from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader, set_up_worker
 from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
+from resnet_det.data.serialized import SerializedDicts
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
@@ -72,13 +73,18 @@ def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
     return _make_test_loader(cfg, name, mapper)
 
 
-def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
-    """As Detectron2's, which has one image a batch, and no key for more."""
-    test, data = cfg.RESNET_DET.TEST, cfg.RESNET_DET.DATA
+def load_test_dicts(cfg: CfgNode, name: str) -> SerializedDicts:
+    """The images of a data set to evaluate on, those without objects included."""
     proposal_files = None
     if cfg.MODEL.LOAD_PROPOSALS:
         proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[list(cfg.DATASETS.TEST).index(name)]]
-    dicts = load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+    return load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+
+
+def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
+    """As Detectron2's, which has one image a batch, and no key for more."""
+    test, data = cfg.RESNET_DET.TEST, cfg.RESNET_DET.DATA
+    dicts = load_test_dicts(cfg, name)
     places = list(InferenceSampler(len(dicts)))
     if test.MAX_IMAGES:
         places = places[: test.MAX_IMAGES]

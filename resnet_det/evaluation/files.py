@@ -58,17 +58,14 @@ def evaluate_files(
     Raises:
         InputError: a file cannot be used; see :func:`~resnet_det.evaluation.results_check.check_results`.
     """
-    truth = _read_truth(annotations, images)
+    truth = read_truth(annotations, images)
     _check_annotations(truth, iou_types, annotations)
-    rows = read_results(results, truth, iou_types)
-    iou_types = iou_types or find_iou_types(rows, truth)
-    paths, runs = [results], [make_detections(rows, truth)]
+    runs = [read_detections(results, truth, iou_types)]
+    iou_types = iou_types or find_iou_types(runs[0].rows, truth)
+    paths = [results]
     if compare_with is not None:
         paths.append(compare_with)
-        runs.append(make_detections(read_results(compare_with, truth, iou_types), truth))
-    for path, run in zip(paths, runs, strict=True):
-        if not len(run):
-            raise InputError(f"{path}: it has no detections")
+        runs.append(read_detections(compare_with, truth, iou_types))
     by_type = [
         analyze(truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws) for iou_type in iou_types
     ]
@@ -92,13 +89,33 @@ def evaluate_files(
     return analyses, comparisons
 
 
-def _read_truth(annotations: Path, images: Path | None) -> GroundTruth:
+def read_truth(annotations: Path, images: Path | None) -> GroundTruth:
+    """The objects of an annotation file.
+
+    Args:
+        images: the image folder, which is looked at, too, if given.
+
+    Raises:
+        InputError: a file is missing or not sound; all problems are listed.
+    """
     content = read_coco_json(annotations)
     problems = [f"no image folder {images}"] if images is not None and not images.is_dir() else []
     problems += check_coco(content, None)
     if problems:
         raise InputError.from_problems(str(annotations), problems)
     return make_ground_truth(content)
+
+
+def read_detections(results: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) -> Detections:
+    """What a detector found on the images of ``truth``.
+
+    Raises:
+        InputError: see :func:`~resnet_det.evaluation.results_check.read_results`; or there is nothing.
+    """
+    detections = make_detections(read_results(results, truth, iou_types), truth)
+    if not len(detections):
+        raise InputError(f"{results}: it has no detections")
+    return detections
 
 
 def _check_annotations(truth: GroundTruth, iou_types: Sequence[str], path: Path) -> None:

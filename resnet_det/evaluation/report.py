@@ -9,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from resnet_det.evaluation.analysis import Analysis
@@ -20,6 +19,7 @@ from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.pictures import collect_images
 from resnet_det.visualization import charts
 from resnet_det.visualization.gallery import KINDS, Picture
+from resnet_det.visualization.page import format_number, render_page
 
 MAX_MATRIX_CLASSES = 20
 MAX_CONFUSIONS = 30
@@ -45,17 +45,11 @@ def render_report(
         differences: pictures of the images in which the two runs differ most.
         config: the text of the run's config.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("resnet_det.evaluation", "templates"),
-        autoescape=True,  # names of files and classes may hold anything
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = format_number
     pictures = [picture for group in gallery.values() for picture in group] + list(differences)
     images = collect_images(pictures)
-    return environment.get_template("report.html").render(
+    return render_page(
+        "resnet_det.evaluation",
+        "report.html",
         title=title,
         facts=facts,
         config=config,
@@ -87,6 +81,11 @@ def summarize_analysis(analysis: Analysis) -> dict[str, Any]:
         "confusion": analysis.confusion.tolist(),
         "classes": classes,
     }
+    return without_nan(numbers)
+
+
+def without_nan(numbers: Any) -> Any:
+    """The same as JSON knows it: null in place of NaN."""
     return json.loads(json.dumps(numbers), parse_constant=lambda _: None)
 
 
@@ -94,13 +93,6 @@ def write_numbers(analyses: Sequence[Analysis], facts: Mapping[str, str], path: 
     """Write the numbers of a run as JSON."""
     content = {"facts": dict(facts)} | {analysis.iou_type: summarize_analysis(analysis) for analysis in analyses}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def format_number(value: float | None, digits: int = 1, *, sign: bool = False) -> str:
-    """A number for a table; a dash for what was not computed."""
-    if value is None or not math.isfinite(value):
-        return "–"  # noqa: RUF001 (a dash)
-    return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def _section(analysis: Analysis) -> dict[str, Any]:

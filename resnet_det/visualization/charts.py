@@ -25,6 +25,7 @@ OKABE_ITO = {
     "vermilion": "#D55E00",
     "purple": "#CC79A7",
 }
+_LEGEND_COLUMNS = 4
 _TEXT, _GRID, _THIN = "#010203", "#040506", "#070809"  # stand for the colours of the page
 
 
@@ -150,6 +151,74 @@ def draw_reliability(name: str, confidence: Sequence[float], accuracy: Sequence[
         axes.plot(confidence, accuracy, color=OKABE_ITO["blue"], linewidth=1.2)
         axes.scatter(confidence, accuracy, s=area, color=OKABE_ITO["blue"], alpha=0.6, linewidths=0)
         axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="score", ylabel="share of right detections")
+    return chart
+
+
+def draw_front(
+    name: str,
+    names: Sequence[str],
+    points: Sequence[tuple[float, float]],
+    bars: Sequence[tuple[float, float]],
+    front: Sequence[int],
+    labels: tuple[str, str],
+) -> Chart:
+    """Named points with vertical error bars, and the staircase that no point is beyond.
+
+    Args:
+        bars: lower and upper end of each error bar.
+        front: places of the points on the staircase, from the left.
+        labels: of the axes.
+    """
+    chart = Chart(name, height_in=3.4)
+    with chart.draw() as axes:
+        x, y = np.array(points, dtype=float).T
+        axes.step(x[front], y[front], where="post", color=OKABE_ITO["sky"], linewidth=1.6, gid=f"{name}-front")
+        ends = np.array(bars, dtype=float)
+        axes.vlines(x, ends[:, 0], ends[:, 1], color=_THIN, linewidth=1.2)
+        for place, text in enumerate(names):
+            is_best = place in front
+            axes.plot(
+                x[place],
+                y[place],
+                "o",
+                color=OKABE_ITO["blue"] if is_best else "none",
+                markeredgecolor=OKABE_ITO["blue"],
+                markeredgewidth=1.5,
+                markersize=6,
+            )
+            # Beyond the staircase there is nothing but the error bar.
+            offset, side = ((-6, 4), ("right", "bottom")) if is_best else ((6, -4), ("left", "top"))
+            axes.annotate(
+                text, (x[place], y[place]), offset, textcoords="offset points", ha=side[0], va=side[1], parse_math=False
+            )
+        axes.margins(x=0.2, y=0.1)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+    return chart
+
+
+def draw_lines(
+    name: str, series: dict[str, Sequence[tuple[float, float]]], labels: tuple[str, str], *, marker: str = ""
+) -> Chart:
+    """A line for each name, told apart by colour and dashes, with a legend above."""
+    chart = Chart(name, height_in=2.9 + 0.2 * ((len(series) - 1) // _LEGEND_COLUMNS))
+    with chart.draw() as axes:
+        colours = [OKABE_ITO[key] for key in ("blue", "vermilion", "green", "purple", "orange", "sky")]
+        for number, (text, line) in enumerate(series.items()):
+            dashes = ("-", "--", ":", "-.")[(number + number // len(colours)) % 4]
+            x, y = zip(*line, strict=True)
+            axes.plot(
+                x,
+                y,
+                color=colours[number % len(colours)],
+                linestyle=dashes,
+                marker=marker,
+                markersize=4,
+                label=text,
+            )
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        legend = axes.legend(frameon=False, ncols=_LEGEND_COLUMNS, loc="lower left", bbox_to_anchor=(0, 1.0))
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     return chart
 
 

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 
 import cv2
 import numpy as np
 import pytest
 from evaluation_data import random_keypoints
-from playwright.sync_api import sync_playwright
 
 from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
 
 EVIL = '<img src=x onerror=alert(1)> & "$x$".jpg'
-FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-FLAGS += ["--disable-component-update", "--disable-sync", "--no-sandbox"]
 
 
 def write(folder, content, results, name="results"):
@@ -50,38 +45,10 @@ def report(tmp_path_factory):
     return folder / "report.html"
 
 
-@pytest.fixture(scope="module")
-def browser():
-    names = ("chromium", "chromium-browser", "google-chrome")
-    executable = os.getenv("RESNET_DET_CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    assert executable, "no Chromium: tools/install_chromium.py installs it as root; or name one in RESNET_DET_CHROMIUM"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=FLAGS)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(browser, report):
-    """The report at some width; at the end there must have been no request and no message."""
-    contexts, requests, messages = [], [], []
-
-    def open_at(width=1280, height=900, **options):
-        context = browser.new_context(viewport={"width": width, "height": height}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: messages.append(message.text))
-        page.on("pageerror", lambda error: messages.append(str(error)))
-        page.on("request", lambda request: requests.append(request.url))
-        page.on("dialog", lambda dialog: messages.append(dialog.message))
-        page.goto(report.as_uri())
-        return page
-
-    yield open_at
-    for context in contexts:
-        context.close()
-    assert messages == []
-    assert {url for url in requests if not url.startswith("data:")} == {report.as_uri()}
+def open_page(browse, report):
+    """The report at some width."""
+    return lambda *size, **options: browse(report, *size, **options)
 
 
 def test_a_page_needs_nothing_from_anywhere(report):

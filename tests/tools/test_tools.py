@@ -53,6 +53,9 @@ def test_every_tool_has_help(request, run_tool):
             ["--annotations", "no.json", "--results", "r.json"],
             "evaluate: no.json: no such annotation file",
         ),
+        ("compare_depths.py", ["no", "no2", "--output", "output/no"], "compare_depths: 2 of 2 cannot be compared:"),
+        ("compare_depths.py", ["--output", "output/no"], "compare_depths: give folders of runs, or --config-file"),
+        ("compare_depths.py", ["a", "b", "--depths", "18", "--output", "output/no"], "--depths is for --config-file"),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
         ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
         ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),
@@ -82,6 +85,14 @@ def test_costs_are_shown_by_part_and_over_depths(run_tool, tmp_path):
     assert run.returncode == 0, run.stderr
     assert "R-34, one image of 64x96 on cpu" in run.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"costs.json", "costs.png"}
+
+
+def test_depths_are_compared(run_tool, tmp_path):
+    config = ["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml", "--depths", 18, 34]
+    run = run_tool("compare_depths.py", *config, "--input-size", 64, 96, "--no-latency", "--output", tmp_path / "out")
+    assert run.returncode == 0, run.stderr
+    assert "Is R-34 worth it? Configs alone do not tell: they have no AP." in run.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tradeoff.html", "tradeoff.json"]
 
 
 def test_a_data_set_is_checked_and_cleaned(run_tool, coco_files, tmp_path):

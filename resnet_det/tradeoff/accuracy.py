@@ -1,0 +1,62 @@
+"""AP of several detectors on the same images, and whether they differ by more than chance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from resnet_det.evaluation.bootstrap import NUM_DRAWS, Interval, WeightedAP, bootstrap, mean_over, summarize_draws
+from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation
+from resnet_det.evaluation.detections import Detections
+from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.matching import match_detections
+from resnet_det.evaluation.overlaps import compute_overlaps
+
+
+@dataclass(frozen=True, eq=False)
+class Accuracy:
+    """COCO's numbers of several detectors, 0 to 100, and their bootstrapped AP.
+
+    Attributes:
+        metrics: of each detector.
+        draws: (detectors, draws) AP; the draws are of the same images for all.
+    """
+
+    iou_type: str
+    metrics: list[dict[str, float]]
+    draws: np.ndarray
+
+    @property
+    def ap(self) -> list[float]:
+        return [metrics["AP"] for metrics in self.metrics]
+
+    def interval(self, place: int) -> Interval:
+        """AP of one detector."""
+        return summarize_draws(self.ap[place], self.draws[place]).clipped()
+
+    def difference(self, first: int, second: int) -> Interval:
+        """AP of the second minus that of the first, with the interval of paired draws."""
+        return summarize_draws(self.ap[second] - self.ap[first], self.draws[second] - self.draws[first])
+
+
+def measure_accuracy(
+    truth: GroundTruth,
+    runs: Sequence[Detections],
+    iou_type: str,
+    *,
+    kpt_oks_sigmas: Sequence[float] = (),
+    num_draws: int = NUM_DRAWS,
+) -> Accuracy:
+    """Evaluate detectors on the same ground truth.
+
+    Raises:
+        InputError: another number of keypoints than of sigmas.
+    """
+    metrics, weighted = [], []
+    for run in runs:
+        metrics.append(read_metrics(run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas)))
+        overlaps = compute_overlaps(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas)
+        weighted.append(WeightedAP(truth, run, match_detections(truth, run, overlaps, iou_type)))
+    return Accuracy(iou_type, metrics, mean_over(bootstrap(weighted, num_draws), (2, 3)))
