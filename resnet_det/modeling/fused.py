@@ -57,11 +57,11 @@ def conv_sum_relu(
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """What a convolution of ``x`` computes in."""
+    """What a convolution of ``x`` computes in: autocast's type, or its own."""
     device_type = x.device.type
-    if x.dtype == torch.float64:  # which autocast leaves alone
-        return x.dtype
-    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else x.dtype
+    if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
+        return x.dtype if x.dtype == torch.float64 else torch.get_autocast_dtype(device_type)
+    return x.dtype
 
 
 def _scale(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
@@ -96,7 +96,7 @@ def _run(
 ) -> torch.Tensor:
     """The computation itself, in the type of ``x``."""
     weight = _scale(weight, scale).to(x.dtype)
-    if x.device.type != "cpu" or x.dtype not in ONEDNN_DTYPES or not torch.backends.mkldnn.enabled:
+    if not _is_fusible(x, summand, geometry.groups):
         out = F.conv2d(x, weight, bias, *geometry)
         if summand is not None:
             out += summand
@@ -110,6 +110,12 @@ def _run(
     if overwrite:
         return torch.ops.mkldnn._convolution_pointwise_.binary(summand, x, *rest)
     return torch.ops.mkldnn._convolution_pointwise.binary(x, summand, *rest)
+
+
+def _is_fusible(x: torch.Tensor, summand: torch.Tensor | None, groups: int) -> bool:
+    """Whether oneDNN's operator takes this; it has no sum behind grouped convolutions."""
+    has_operator = x.device.type == "cpu" and x.dtype in ONEDNN_DTYPES and torch.backends.mkldnn.enabled
+    return has_operator and (summand is None or groups == 1)
 
 
 class _ConvSumReLU(torch.autograd.Function):

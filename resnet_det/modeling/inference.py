@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
 from torch import nn
 
-from resnet_det.modeling.layers import ConvNormAct, NormActConv, make_unit
+from resnet_det.modeling.layers import ConvNormAct, DeformConvNormAct, NormActConv, make_unit
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -42,7 +42,8 @@ def prepare_for_inference(
             module.fold_()
             if dtype == torch.float32:
                 module.use_winograd(keep_weight=True)
-        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        has_low_precision = not isinstance(module, DeformConvNormAct)
+        if has_low_precision and isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
     model.to(memory_format=torch.channels_last)

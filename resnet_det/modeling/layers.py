@@ -179,6 +179,8 @@ class DeformConvNormAct(ConvNormAct):
     """
 
     def forward(self, x: torch.Tensor, offsets: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+        # It has no kernel for bfloat16 on CPUs.
+        x, offsets, mask = (t if t is None else t.to(self.weight.dtype) for t in (x, offsets, mask))
         x = deform_conv2d(x, offsets, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)
         if self.norm is not None:
             x = self.norm(x)
