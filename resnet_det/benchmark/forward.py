@@ -1,7 +1,7 @@
 """Inference: backbones with FPN, or a whole detector on images.
 
 Ours is prepared (resnet_det.prepare_for_inference). Without --config-file, an R-50-FPN backbone runs on random numbers.
-With it, whole detectors run on images of DATASETS.TEST; MODEL.WEIGHTS are loaded where there are any.
+With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=int, nargs=2, default=(480, 640), metavar=("H", "W"), help="of random images (default: 480 640)"
     )
     parser.add_argument("--batch-size", type=int, default=1, metavar="N", help="random images (default: 1)")
+    parser.add_argument(
+        "--weights", default="", metavar="FILE", help="of a trained detector, with --config-file (default: random)"
+    )
     parser.add_argument(
         "--num-images", type=int, default=8, metavar="N", help="of DATASETS.TEST, with --config-file (default: 8)"
     )
@@ -88,7 +92,8 @@ def run_detectors(
     """A whole detector, image by image."""
     if against != ["detectron2"]:
         raise InputError("--against: with --config-file, detectron2 alone can be compared")
-    opts = [*args.opts, "MODEL.DEVICE", args.device, *(["MODEL.RESNETS.DEPTH", str(depth)] if depth else [])]
+    opts = [*args.opts, "MODEL.DEVICE", args.device, "MODEL.WEIGHTS", args.weights, "DATALOADER.NUM_WORKERS", "0"]
+    opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
     models = build_detectors(cfg)
     if cfg.MODEL.WEIGHTS:
@@ -98,7 +103,7 @@ def run_detectors(
     inputs = [entry for batch in islice(loader, args.num_images) for entry in batch][: args.num_images]
     contenders = inference_contenders(models, precisions, device=args.device, compiled=args.compile)
     detect = {name: _detect_each(model, inputs) for name, model in contenders.items()}
-    weights = "MODEL.WEIGHTS" if cfg.MODEL.WEIGHTS else "random weights"
+    weights = Path(cfg.MODEL.WEIGHTS).name or "random weights"
     comparison = compare(
         f"forward: {args.config_file}, R-{cfg.MODEL.RESNETS.DEPTH}, images of {cfg.DATASETS.TEST[0]} one by one, "
         f"{weights}, on {args.device}",

@@ -83,7 +83,7 @@ def run_detectors(args: argparse.Namespace, depth: int | None, against: list[str
     if against != ["detectron2"]:
         raise InputError("--against: with --config-file, detectron2 alone can be compared")
     opts = [*args.opts, "MODEL.DEVICE", args.device, "SOLVER.IMS_PER_BATCH", str(args.batch_size)]
-    opts += ["MODEL.BACKBONE.FREEZE_AT", str(args.freeze_at)]
+    opts += ["MODEL.BACKBONE.FREEZE_AT", str(args.freeze_at), "MODEL.WEIGHTS", "", "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
     models = _add_variants(args, cfg, build_detectors(cfg))

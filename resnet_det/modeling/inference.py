@@ -47,6 +47,8 @@ def prepare_for_inference(
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
     model.to(memory_format=torch.channels_last)
+    if hasattr(model, "roi_heads"):
+        model.roi_heads.register_forward_pre_hook(_lay_channels_first)
     if compile_backbone:
         getattr(model, "backbone", model).compile(dynamic=True)
     if dtype != torch.float32:
@@ -85,6 +87,14 @@ def _is_replaceable(conv: nn.Module) -> bool:
 def _unify_relu(conv: nn.Module):
     activation = getattr(conv, "activation", None)
     return F.relu_ if activation is F.relu or type(activation) is nn.ReLU else activation
+
+
+def _lay_channels_first(module: nn.Module, args: tuple) -> tuple:
+    """Features as ROIAlign takes them, in float32 and channels-first, once for the poolers of all heads."""
+    images, features, *rest = args
+    pooled = set(getattr(module, "box_in_features", None) or getattr(module, "in_features", features))
+    laid = {name: value.float().contiguous() if name in pooled else value for name, value in features.items()}
+    return images, laid, *rest
 
 
 def _run_under_autocast_(model: nn.Module, dtype: torch.dtype) -> None:

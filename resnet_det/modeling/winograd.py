@@ -131,8 +131,11 @@ def _input_tiles(x: torch.Tensor) -> torch.Tensor:
     """(N, rows, columns, 6, 6, C): tiles that overlap by two pixels, of a padded copy."""
     batch, channels, height, width = x.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, columns * TILE + 1 - width, 1, rows * TILE + 1 - height))
-    padded = padded.contiguous()
+    # F.pad would first fill all of it with zeros.
+    padded = x.new_empty(batch, rows * TILE + 2, columns * TILE + 2, channels)
+    padded[:, 1 : height + 1, 1 : width + 1] = x.permute(0, 2, 3, 1)
+    for border in (padded[:, 0], padded[:, height + 1 :], padded[:, :, 0], padded[:, :, width + 1 :]):
+        border.zero_()
     image_stride, row_stride, pixel_stride, channel_stride = padded.stride()
     strides = (image_stride, TILE * row_stride, TILE * pixel_stride, row_stride, pixel_stride, channel_stride)
     return padded.as_strided((batch, rows, columns, 6, 6, channels), strides)
