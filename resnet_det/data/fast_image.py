@@ -42,7 +42,9 @@ def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
         return np.ascontiguousarray(read_image(str(path), "BGR"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a readable image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 
 

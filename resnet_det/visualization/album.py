@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from resnet_det.errors import InputError
 from resnet_det.visualization.gallery import Kind
 from resnet_det.visualization.page import render_page
 
-THUMBNAIL_PX = 320  # the longer side
+THUMBNAIL_PX = 480  # the longer side
 THUMBNAIL_FOLDER = "thumbnails"
 PAGE_NAME = "gallery.html"
 
@@ -28,6 +29,7 @@ class Entry:
         counts: of the objects shown, by class.
         best_score: of them; None where there are no scores.
         note: what else is to be said.
+        shape: width over height.
     """
 
     path: Path
@@ -37,6 +39,7 @@ class Entry:
     best_score: float | None
     note: str
     is_video: bool
+    shape: float
 
     @property
     def num_objects(self) -> int:
@@ -115,7 +118,7 @@ class Album:
         size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
         thumbnail = self.folder / THUMBNAIL_FOLDER / f"{path.stem}.jpg"
         write_image(thumbnail, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-        self.entries.append(Entry(path, thumbnail, title, dict(counts), best_score, note, is_video))
+        self.entries.append(Entry(path, thumbnail, title, dict(counts), best_score, note, is_video, size[0] / size[1]))
 
     def write_page(self, title: str, subtitle: str = "", *, kinds: Mapping[str, Kind] | None = None) -> Path:
         """Write the page, and return where it is.
@@ -132,6 +135,7 @@ class Album:
             entries=self.entries,
             classes=classes,
             kinds=kinds or {},
+            shape=min(3.0, max(1.0, statistics.median(entry.shape for entry in self.entries))) if self.entries else 1.0,
             link=lambda path: quote(path.relative_to(self.folder).as_posix()),
         )
         path = self.folder / PAGE_NAME

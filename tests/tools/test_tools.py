@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -19,8 +20,11 @@ from resnet_det.benchmark.random_results import random_results
 @pytest.fixture
 def run_tool(request):
     def run(name, *args, python=sys.executable):
+        env = os.environ | {"OMP_NUM_THREADS": "1"}  # as in conftest.py
         command = [python, str(request.config.rootpath / "tools" / name), *map(str, args)]
-        return subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300, env=env
+        )
 
     return run
 

@@ -32,6 +32,9 @@ class CocoOutput:
         self._images: list[dict[str, Any]] = []
         self._results: list[dict[str, Any]] = []
 
+    def __len__(self) -> int:
+        return len(self._results)
+
     def add(self, path: Path, size: tuple[int, int], instances: Instances, *, frame: int | None = None) -> None:
         """Add what was found on an image, or on frame number ``frame`` of a video.
 

@@ -113,8 +113,7 @@ def draw_inputs(
     summary.seconds = time.perf_counter() - start
     coco.write(output)
     summary.written = album.paths
-    found = sum(entry.num_objects for entry in album.entries)
-    subtitle = f"{found} objects with a score of at least {shown.min_score:g} on {summary.num_images} images"
+    subtitle = f"{len(coco)} detections with a score of at least {shown.min_score:g} on {summary.num_images} images"
     summary.page = album.write_page("What the detector found", subtitle)
     return summary
 

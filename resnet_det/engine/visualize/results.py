@@ -46,6 +46,7 @@ class Comparison:
     verdicts: Verdicts | None  # None if nothing is annotated
     truth_rows: np.ndarray
     found_rows: np.ndarray
+    found_types: list[str]  # the only ones of ERROR_CHOICES that are drawn of the detections; empty: all
 
 
 def draw_results(
@@ -105,13 +106,14 @@ def _compare(
     draws_found = np.ones(len(found), dtype=bool)
     if classes is not None:
         draws_truth, draws_found = np.isin(truth.category, list(classes)), np.isin(found.category, list(classes))
+    found_types = [name for name in types if name != MISSED]
     verdicts, missed = None, np.zeros(0, dtype=bool)
     if truth.annotations:
         overlaps = compute_overlaps(truth, found, "bbox")
         matches = match_detections(truth, found, overlaps, "bbox")
         errors = find_errors(truth, found, overlaps, matches)
         verdicts, missed = judge(truth, found, matches, errors), draws_truth & errors.missed
-        if set(types) - {MISSED}:
+        if found_types:
             wanted = [place for place, name in enumerate(ERROR_TYPES) if name.lower() in types]
             draws_found &= np.isin(errors.type, wanted) | ((CORRECT in types) & (verdicts.detection_kind == "tp"))
     elif types:
@@ -120,12 +122,12 @@ def _compare(
     if not types:
         chosen[truth.image[draws_truth]] = True
         chosen |= classes is None
-    if not types or set(types) - {MISSED}:
+    if not types or found_types:
         chosen[found.image[draws_found]] = True
     if MISSED in types:
         chosen[truth.image[missed]] = True
     rows = np.flatnonzero(draws_truth), np.flatnonzero(draws_found)
-    return Comparison(truth, found, verdicts, *rows), np.flatnonzero(chosen).tolist()
+    return Comparison(truth, found, verdicts, *rows, found_types), np.flatnonzero(chosen).tolist()
 
 
 def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, min_score: float) -> None:
@@ -142,17 +144,17 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
         annotations = [as_object(truth.annotations[i], truth.box[i], truth.category[i]) for i in objects]
         expected = detections_from_annotations(annotations, *image.shape[:2])
         object_kinds, kinds = verdicts.object_kind[objects], verdicts.detection_kind[rows]
-        right, wrong = (int((kinds == kind).sum()) for kind in ("tp", "fp"))
+        told = f"{(kinds == 'tp').sum()} right, {(kinds == 'fp').sum()} wrong"
+        if comparison.found_types:
+            told = f"{len(rows)} of type {', '.join(comparison.found_types)}"
         missed = int((object_kinds == "miss").sum())
         panels = {
             f"ground truth: {len(objects)} objects, {missed} missed": _draw_judged(
                 image, expected, object_kinds, [verdicts.object_labels[i] for i in objects]
             ),
-            f"{title}: {right} right, {wrong} wrong": _draw_judged(
-                image, predictions, kinds, [verdicts.detection_labels[i] for i in rows]
-            ),
+            f"{title}: {told}": _draw_judged(image, predictions, kinds, [verdicts.detection_labels[i] for i in rows]),
         }
-        note = f"{right} right, {wrong} wrong, {missed} missed"
+        note = f"{told}, {missed} missed"
     album.add_picture(
         side_by_side(panels),
         path.stem,

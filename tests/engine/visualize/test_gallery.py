@@ -41,7 +41,7 @@ def test_pictures_are_there_with_what_is_on_them(browse, page_file):
     assert page.locator("h1").text_content() == f"Pictures {EVIL}"
     assert shown(page) == [EVIL, "tall", "empty", "clip.avi"]
     widths = page.locator(".entries img").evaluate_all("images => images.map(image => image.naturalWidth)")
-    assert widths == [320, 150, 320, 320]
+    assert widths == [400, 150, 400, 400]
     captions = [" ".join(text.split()) for text in page.locator("figcaption").all_text_contents()]
     assert captions[0] == f"{EVIL} 2 cat, 1 {EVIL} · best 0.75"
     assert captions[2:] == ["empty nothing", "clip.avi 4 dog · at most at once, 3 frames"]
@@ -61,6 +61,16 @@ def test_class_and_order_are_chosen(browse, page_file):
     page.locator("#class").select_option("")
     page.locator("#order").select_option("sure")
     assert shown(page) == ["tall", EVIL, "empty", "clip.avi"]
+
+
+def test_wide_pictures_have_the_width_of_a_phone(browse, tmp_path):
+    album = Album(tmp_path)
+    for stem in "abc":
+        album.add_picture(np.zeros((300, 1000, 3), np.uint8), stem, title=stem, counts={})
+    page = browse(album.write_page("wide"), 390, 844, beside=True)
+    box = page.locator(".entries img").first.bounding_box()
+    assert box["width"] == pytest.approx(390 - 2 * 16, abs=1)
+    assert box["height"] == pytest.approx(box["width"] / 3, abs=1), "at most three times as wide as high"
 
 
 def test_pictures_open_one_after_the_other(browse, page_file):
