@@ -146,7 +146,7 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
         object_kinds, kinds = verdicts.object_kind[objects], verdicts.detection_kind[rows]
         told = f"{(kinds == 'tp').sum()} right, {(kinds == 'fp').sum()} wrong"
         if comparison.found_types:
-            told = f"{len(rows)} of type {', '.join(comparison.found_types)}"
+            told = f"{len(rows)} {' or '.join(comparison.found_types)}"
         missed = int((object_kinds == "miss").sum())
         panels = {
             f"ground truth: {len(objects)} objects, {missed} missed": _draw_judged(

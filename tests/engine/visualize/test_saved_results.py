@@ -77,7 +77,7 @@ def test_results_are_filtered_by_class_and_by_type_of_error(run, truth, tmp_path
     assert pages("--error-type", "loc")[0] == []
     page = pages("--error-type", "cls")[1]
     assert f"1 {names[other]}" in page
-    assert "1 of type cls, " in page
+    assert "1 cls, " in page
     assert "000001.png" in pages("--error-type", "miss")[0]
     assert pages("--error-type", "dupe", "--confidence-threshold", "0.85")[0] == []
     written, page = pages("--classes", names[other])
