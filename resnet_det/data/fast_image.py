@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -11,9 +12,11 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import TransformList
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+
+from resnet_det.errors import InputError
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
@@ -27,6 +30,22 @@ def read_image(file_name: str, image_format: str) -> np.ndarray:
     """
     image = _read_jpeg(file_name, image_format) if image_format in ("BGR", "RGB") else None
     return detection_utils.read_image(file_name, format=image_format) if image is None else image
+
+
+def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
+    """An image file to look at: (H, W, 3) uint8 in BGR order, turned as its EXIF data say.
+
+    Raises:
+        InputError: it is missing, not an image, or damaged.
+    """
+    try:
+        return np.ascontiguousarray(read_image(str(path), "BGR"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{path}: not a readable image") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error})") from None
 
 
 def _read_jpeg(file_name: str, image_format: str) -> np.ndarray | None:

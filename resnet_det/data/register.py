@@ -91,6 +91,7 @@ def prepare_dataset(name: str, *, needed: Sequence[str] = (), needs_objects: boo
             f"{metadata.json_file}: the classes are {names}, but those of {name} are {metadata.thing_classes}"
         )
     metadata.thing_classes = names
+    metadata.thing_dataset_id_to_contiguous_id = {category["id"]: place for place, category in enumerate(categories)}
     keypoint_names = categories[0].get("keypoints")
     if keypoint_names and metadata.get("keypoint_names") is None:
         metadata.set(keypoint_names=list(keypoint_names), keypoint_flip_map=find_flip_pairs(keypoint_names))

@@ -6,7 +6,7 @@ from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.run import train_or_evaluate
 from resnet_det.engine.startup import build_train_parser, setup_cfg, setup_model_cfg
 from resnet_det.engine.trainer import Trainer
-from resnet_det.engine.visualize import build_visualize_parser, visualize
+from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 
 __all__ = [
     "Predictor",
@@ -17,6 +17,7 @@ __all__ = [
     "load_lazy_config",
     "setup_cfg",
     "setup_model_cfg",
+    "setup_visualize_cfg",
     "train_or_evaluate",
     "train_or_evaluate_lazy",
     "visualize",

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import Metadata, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
 from resnet_det.engine.weights import load_trained_weights
+from resnet_det.errors import InputError
 
 
 class Predictor:
@@ -23,6 +25,8 @@ class Predictor:
     Attributes:
         model: in evaluation mode.
         class_names: of the data set the model was trained on, or "class 0", ... where that is unknown.
+        category_ids: of the same classes in the data set's annotation file; 1, 2, ... where that is unknown.
+        stuff_names: of the semantic classes of a panoptic model.
     """
 
     def __init__(self, cfg: CfgNode) -> None:
@@ -37,27 +41,63 @@ class Predictor:
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
         self.is_rgb = cfg.INPUT.FORMAT == "RGB"
         self.class_names = find_class_names(cfg)
+        self.category_ids = find_category_ids(cfg, len(self.class_names))
+        self.stuff_names = find_stuff_names(cfg)
+
+    def prepare(self, image: np.ndarray) -> dict[str, Any]:
+        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to."""
+        resized = self.resize.get_transform(image).apply_image(image[:, :, ::-1] if self.is_rgb else image)
+        chw = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        return {"image": chw, "height": image.shape[0], "width": image.shape[1]}
 
     @torch.no_grad()
-    def predict(self, images: Sequence[np.ndarray]) -> list[Instances]:
-        """Instances on the CPU for each image, in pixels of that image.
+    def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """All outputs of the model for each image, on the CPU: "instances", and of a panoptic model "panoptic_seg".
 
         Args:
             images: (H, W, 3) uint8 in BGR order, of any sizes; they go through the model as one batch.
+
+        Raises:
+            InputError: the model is of a kind that finds none.
         """
-        inputs = []
-        for image in images:
-            resized = self.resize.get_transform(image).apply_image(image[:, :, ::-1] if self.is_rgb else image)
-            chw = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
-            inputs.append({"image": chw, "height": image.shape[0], "width": image.shape[1]})
-        return [output["instances"].to("cpu") for output in self.model(inputs)]
+        outputs = self.model([self.prepare(image) for image in images]) if images else []
+        for output in outputs:
+            if "instances" not in output:
+                raise InputError(f"{type(self.model).__name__} finds no instances that could be drawn")
+            output["instances"] = output["instances"].to("cpu")
+            if "panoptic_seg" in output:
+                segments, described = output["panoptic_seg"]
+                output["panoptic_seg"] = segments.cpu(), described
+        return outputs
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[Instances]:
+        """Instances on the CPU for each image, in pixels of that image; see :meth:`run`."""
+        return [output["instances"] for output in self.run(images)]
 
 
 def find_class_names(cfg: CfgNode) -> list[str]:
     """Class names of the first data set of ``cfg`` that knows them."""
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
-        names = MetadataCatalog.get(name).get("thing_classes")
-        if names is not None:
-            return list(names)
+    names = _find(cfg, "thing_classes")
+    if names is not None:
+        return list(names)
     node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
     return [f"class {index}" for index in range(cfg.MODEL[node].NUM_CLASSES)]
+
+
+def find_category_ids(cfg: CfgNode, num_classes: int) -> list[int]:
+    """Category ids, in the order of the classes, of the first data set of ``cfg`` that knows them."""
+    places = _find(cfg, "thing_dataset_id_to_contiguous_id")
+    if places is None or len(places) != num_classes:
+        return list(range(1, num_classes + 1))
+    return sorted(places, key=places.__getitem__)
+
+
+def find_stuff_names(cfg: CfgNode) -> list[str]:
+    """Names of the semantic classes of ``cfg``."""
+    names = _find(cfg, "stuff_classes")
+    return list(names) if names is not None else [f"stuff {i}" for i in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
+
+
+def _find(cfg: CfgNode, key: str) -> Any:
+    known: list[Metadata] = [MetadataCatalog.get(name) for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)]
+    return next((metadata.get(key) for metadata in known if metadata.get(key) is not None), None)

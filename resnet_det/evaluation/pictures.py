@@ -11,6 +11,7 @@ from resnet_det.evaluation.analysis import Analysis
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.verdicts import judge
 from resnet_det.visualization.gallery import Picture, Shape, encode_image, make_shape
 
 PER_TYPE = 6  # images shown of each type of error
@@ -22,6 +23,7 @@ class PictureMaker:
 
     def __init__(self, truth: GroundTruth, detections: Detections, analysis: Analysis, folder: Path) -> None:
         self.truth, self.detections, self.analysis, self.folder = truth, detections, analysis, folder
+        self._verdicts = judge(truth, detections, analysis.matches, analysis.errors, analysis.threshold)
         self._encoded: dict[int, tuple[str, int, int, float] | None] = {}
 
     def make(self, place: int, key: str, caption: str) -> Picture | None:
@@ -36,7 +38,7 @@ class PictureMaker:
         title = str(self.truth.images[place].get("file_name", self.truth.images[place]["id"]))
         shown = self._shown(place)
         return Picture(
-            key, title, caption, width, height, uri, self._truth(place, shown, scale), self._predictions(shown, scale)
+            key, title, caption, width, height, uri, self._truth(place, scale), self._predictions(shown, scale)
         )
 
     def _shown(self, place: int) -> np.ndarray:
@@ -46,26 +48,19 @@ class PictureMaker:
         )
         return rows[np.argsort(-detections.score[rows], kind="stable")][:MAX_SHAPES]
 
-    def _truth(self, place: int, shown: np.ndarray, scale: float) -> list[Shape]:
-        truth, matches = self.truth, self.analysis.matches
-        found = set(matches.annotation[0, shown].tolist())
+    def _truth(self, place: int, scale: float) -> list[Shape]:
+        truth, verdicts = self.truth, self._verdicts
         shapes = []
         for row in np.flatnonzero(truth.image == place)[:MAX_SHAPES]:
-            kind = "other" if matches.ignored_annotation[row] else "tp" if row in found else "miss"
-            name = truth.class_names[truth.category[row]]
-            shapes.append(self._shape(truth.box[row], kind, name, scale, truth.annotations[row], place))
+            kind, label = str(verdicts.object_kind[row]), verdicts.object_labels[row]
+            shapes.append(self._shape(truth.box[row], kind, label, scale, truth.annotations[row], place))
         return shapes
 
     def _predictions(self, shown: np.ndarray, scale: float) -> list[Shape]:
-        detections, analysis = self.detections, self.analysis
-        names = list(ERROR_TYPES)
+        detections, verdicts = self.detections, self._verdicts
         shapes = []
         for row, box in zip(shown, detections.box(shown), strict=True):
-            right = analysis.matches.annotation[0, row] >= 0
-            kind = "other" if analysis.matches.ignored[0, row] else "tp" if right else "fp"
-            label = f"{self.truth.class_names[detections.category[row]]} {detections.score[row]:.2f}"
-            if kind == "fp" and analysis.errors.type[row] >= 0:
-                label += f" {names[analysis.errors.type[row]]}"
+            kind, label = str(verdicts.detection_kind[row]), verdicts.detection_labels[row]
             shapes.append(self._shape(box, kind, label, scale, detections.rows[row], int(detections.image[row])))
         return shapes
 

@@ -6,5 +6,14 @@ from resnet_det.visualization.drawing import (
     draw_detections,
     side_by_side,
 )
+from resnet_det.visualization.panoptic import draw_panoptic
+from resnet_det.visualization.targets import detections_from_targets
 
-__all__ = ["detections_from_annotations", "detections_from_instances", "draw_detections", "side_by_side"]
+__all__ = [
+    "detections_from_annotations",
+    "detections_from_instances",
+    "detections_from_targets",
+    "draw_detections",
+    "draw_panoptic",
+    "side_by_side",
+]

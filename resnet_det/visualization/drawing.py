@@ -12,17 +12,13 @@ import supervision as sv
 from detectron2.structures import BoxMode, Instances
 
 KEYPOINT_THRESHOLD = 0.05  # keypoint scores below this are not shown (Detectron2's value)
-TITLE_HEIGHT_PX = 28
+TITLE_HEIGHT_PX, TITLE_SCALE = 28, 0.55
 GAP_PX = 8
 MIN_PANEL_PX = 480  # smaller pictures are enlarged, so that labels can be read
 MASK_OPACITY = 0.35
 LABEL_PADDING_PX = 2
 MAX_SPREAD_LABELS = 20
 COLOURS = sv.ColorPalette.DEFAULT  # of classes
-# Of the text on them: black on light ones, white on dark ones (luma of ITU-R BT.601).
-TEXT_COLOURS = sv.ColorPalette(
-    [sv.Color.BLACK if 0.299 * c.r + 0.587 * c.g + 0.114 * c.b > 110 else sv.Color.WHITE for c in COLOURS.colors]
-)
 
 
 def detections_from_instances(instances: Instances, min_score: float = 0.0) -> sv.Detections:
@@ -83,6 +79,16 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 def draw_detections(image: np.ndarray, detections: sv.Detections, class_names: Sequence[str]) -> np.ndarray:
     """A copy of ``image``, enlarged if small, with masks, boxes, keypoints and labels in one colour for each class."""
+    labels = [class_names[class_id] for class_id in detections.class_id] if len(detections) else []
+    if detections.confidence is not None:
+        labels = [f"{label} {score:.2f}" for label, score in zip(labels, detections.confidence, strict=True)]
+    return draw_labelled(image, detections, labels)
+
+
+def draw_labelled(
+    image: np.ndarray, detections: sv.Detections, labels: Sequence[str], palette: sv.ColorPalette = COLOURS
+) -> np.ndarray:
+    """The same with any ``labels``, in the colours that ``palette`` has for the class ids."""
     scale = max(1, -(-MIN_PANEL_PX // max(image.shape[:2])))
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) if scale > 1 else image.copy()
     if not len(detections):
@@ -90,21 +96,20 @@ def draw_detections(image: np.ndarray, detections: sv.Detections, class_names: S
     detections = _scaled(detections, scale)
     thickness = sv.calculate_optimal_line_thickness((canvas.shape[1], canvas.shape[0]))
     if detections.mask is not None:
-        draw_masks_(canvas, detections.mask, [COLOURS.by_idx(class_id).as_bgr() for class_id in detections.class_id])
-    canvas = sv.BoxAnnotator(color=COLOURS, thickness=thickness).annotate(canvas, detections)
+        draw_masks_(canvas, detections.mask, [palette.by_idx(class_id).as_bgr() for class_id in detections.class_id])
+    canvas = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, detections)
     for points in detections.data.get("keypoints", ()):
         for x, y, shown in points:
             if shown > 0:
                 cv2.circle(canvas, (round(x), round(y)), 4, (255, 255, 255), -1, cv2.LINE_AA)
                 cv2.circle(canvas, (round(x), round(y)), 3, (0, 0, 0), -1, cv2.LINE_AA)
-    labels = [class_names[class_id] for class_id in detections.class_id]
-    if detections.confidence is not None:
-        labels = [f"{label} {score:.2f}" for label, score in zip(labels, detections.confidence, strict=True)]
-    draw_labels_(canvas, detections, labels)
+    draw_labels_(canvas, detections, labels, palette)
     return canvas
 
 
-def draw_labels_(canvas: np.ndarray, detections: sv.Detections, labels: Sequence[str]) -> None:
+def draw_labels_(
+    canvas: np.ndarray, detections: sv.Detections, labels: Sequence[str], palette: sv.ColorPalette = COLOURS
+) -> None:
     """Write the labels on top of their boxes, and inside the picture.
 
     Few labels are moved apart; many would end up far from their boxes.
@@ -117,14 +122,19 @@ def draw_labels_(canvas: np.ndarray, detections: sv.Detections, labels: Sequence
     boxes[:, 0] = np.clip(boxes[:, 0], 0, np.maximum(width - sizes[:, 0], 0))
     boxes[:, 1] = np.clip(boxes[:, 1], sizes[:, 1], height)
     labeller = sv.LabelAnnotator(
-        color=COLOURS,
+        color=palette,
         text_scale=scale,
         text_thickness=1,
         text_padding=LABEL_PADDING_PX,
-        text_color=TEXT_COLOURS,
+        text_color=sv.ColorPalette([_text_colour(colour) for colour in palette.colors]),
         smart_position=len(labels) <= MAX_SPREAD_LABELS,
     )
     labeller.annotate(canvas, sv.Detections(boxes, class_id=detections.class_id), list(labels))
+
+
+def _text_colour(ground: sv.Color) -> sv.Color:
+    """Black on light colours, white on dark ones (luma of ITU-R BT.601)."""
+    return sv.Color.BLACK if 0.299 * ground.r + 0.587 * ground.g + 0.114 * ground.b > 110 else sv.Color.WHITE
 
 
 def draw_masks_(canvas: np.ndarray, masks: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> None:
@@ -166,14 +176,21 @@ def _scaled(detections: sv.Detections, scale: int) -> sv.Detections:
     return sv.Detections(detections.xyxy * scale, mask, detections.confidence, detections.class_id, data=data)
 
 
-def side_by_side(panels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Pictures of equal height in a row, each under its title."""
-    parts = []
-    for title, panel in panels.items():
-        strip = np.full((TITLE_HEIGHT_PX, panel.shape[1], 3), 255, dtype=np.uint8)
-        cv2.putText(strip, title, (6, TITLE_HEIGHT_PX - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
-        parts += [
-            np.vstack([strip, panel]),
-            np.full((panel.shape[0] + TITLE_HEIGHT_PX, GAP_PX, 3), 255, dtype=np.uint8),
-        ]
-    return np.hstack(parts[:-1])
+def side_by_side(panels: Mapping[str, np.ndarray], columns: int | None = None) -> np.ndarray:
+    """Pictures of equal height, each under its title, in rows of ``columns``; if not given, in one row."""
+    cells = [_titled(title, panel) for title, panel in panels.items()]
+    columns = columns or len(cells)
+    rows = [np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, GAP_PX), (0, width - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    return np.vstack(rows)[:-GAP_PX, :-GAP_PX]
+
+
+def _titled(title: str, panel: np.ndarray) -> np.ndarray:
+    """A picture under its title, with a gap on its right."""
+    (width, _), _ = cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, TITLE_SCALE, 1)
+    scale = TITLE_SCALE * min(1, (panel.shape[1] - 8) / max(width, 1))
+    cell = np.pad(panel, ((TITLE_HEIGHT_PX, 0), (0, GAP_PX), (0, 0)), constant_values=255)
+    place = (4, TITLE_HEIGHT_PX - 9)
+    cv2.putText(cell, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+    return cell

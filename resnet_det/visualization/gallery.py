@@ -7,23 +7,32 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from detectron2.data.detection_utils import read_image
-from PIL import UnidentifiedImageError
 
+from resnet_det.data.fast_image import read_bgr
+from resnet_det.errors import InputError
 from resnet_det.visualization.drawing import decode_mask
 
 logger = logging.getLogger(__name__)
 
 MAX_SIDE_PX, JPEG_QUALITY = 512, 78
+
+
+class Kind(NamedTuple):
+    """What a box of the ground truth or of the predictions is, and its colour as #rrggbb."""
+
+    text: str
+    colour: str
+
+
 KINDS = {
-    "tp": "right, or found",
-    "fp": "wrong detection",
-    "miss": "missed object",
-    "other": "crowd: not counted",
+    "tp": Kind("right, or found", "#00c08b"),
+    "fp": Kind("wrong detection", "#ff7a1a"),
+    "miss": Kind("missed object", "#56b4e9"),
+    "other": Kind("crowd: not counted", "#bbbbbb"),
 }
 
 
@@ -57,14 +66,14 @@ def encode_image(path: Path) -> tuple[str, int, int, float] | None:
     None if it cannot be read, which is said in the log.
     """
     try:
-        image = read_image(str(path), format="BGR")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        logger.warning("%s: not a readable image, left out of the gallery (%s)", path, error)
+        image = read_bgr(path)
+    except InputError as error:
+        logger.warning("%s; left out of the gallery", error)
         return None
     height, width = image.shape[:2]
     scale = min(1.0, MAX_SIDE_PX / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = cv2.resize(np.ascontiguousarray(image), size, interpolation=cv2.INTER_AREA)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}", *size, scale
 

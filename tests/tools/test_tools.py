@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import torchvision
+from detectron2.modeling import build_model
 
 from resnet_det.benchmark.random_results import random_results
 
@@ -16,8 +20,11 @@ from resnet_det.benchmark.random_results import random_results
 @pytest.fixture
 def run_tool(request):
     def run(name, *args, python=sys.executable):
+        env = os.environ | {"OMP_NUM_THREADS": "1"}  # as in conftest.py
         command = [python, str(request.config.rootpath / "tools" / name), *map(str, args)]
-        return subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300)
+        return subprocess.run(
+            command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300, env=env
+        )
 
     return run
 
@@ -127,6 +134,40 @@ def test_results_are_evaluated_and_compared(run_tool, tmp_path):
     wrong = run_tool("evaluate.py", *args)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.splitlines()[-1].startswith(f"evaluate: {paths[1]}: 200 of 200 results have a score that is no")
+
+
+def test_images_a_folder_and_a_video_are_drawn_and_a_corrupt_image_is_told(run_tool, request, default_cfg, tmp_path):
+    default_cfg.merge_from_file(str(request.config.rootpath / "configs/demo/mask_rcnn_R_18_FPN.yaml"))
+    default_cfg.MODEL.DEVICE = "cpu"
+    torch.save({"model": build_model(default_cfg).state_dict()}, tmp_path / "weights.pth")
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(5):
+        image = np.random.randint(0, 255, (60, 80, 3), dtype=np.uint8)
+        cv2.imwrite(str((tmp_path if number < 3 else folder) / f"{number}.png"), image)
+    (folder / "bad.jpg").write_bytes(b"no image")
+    writer = cv2.VideoWriter(str(tmp_path / "clip.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 4, (80, 60))
+    for number in range(20):  # 5 seconds
+        writer.write(np.full((60, 80, 3), 10 * number, dtype=np.uint8))
+    writer.release()
+    config = ["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml"]
+    opts = ["--opts", "MODEL.WEIGHTS", tmp_path / "weights.pth", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64"]
+    opts += ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "6"]
+    images = [tmp_path / f"{number}.png" for number in range(3)]
+    good = run_tool(
+        "visualize.py", *config, "--input", *images, tmp_path / "clip.avi", "--output", tmp_path / "a", *opts
+    )
+    assert good.returncode == 0, good.stderr
+    assert "23 images in " in good.stdout
+    assert "images/s" in good.stdout
+    names = {"0.png", "1.png", "2.png", "clip.mp4", "gallery.html", "images.json", "thumbnails"}
+    assert {path.name for path in (tmp_path / "a").iterdir()} == names | {"coco_instances_results.json"}
+    bad = run_tool("visualize.py", *config, "--input", folder, "--output", tmp_path / "b", *opts)
+    assert bad.returncode == 1, bad.stderr
+    assert f"{folder / 'bad.jpg'}: not a readable image" in bad.stdout + bad.stderr
+    assert "Traceback" not in bad.stderr
+    assert "1 could not be read" in bad.stderr
+    assert {path.name for path in (tmp_path / "b").glob("*.png")} == {"3.png", "4.png"}
 
 
 def test_the_environment_is_described_and_tested(run_tool):

@@ -22,16 +22,8 @@ for (const section of document.querySelectorAll("section[data-task]")) {
   }
 }
 // The gallery: a picture opens in a dialog, and the others follow from there.
-const dialog = document.querySelector("dialog"), pictures = [...document.querySelectorAll(".open")];
-let current = 0;
-const show = place => {
-  current = (place + pictures.length) % pictures.length;
-  dialog.querySelector(".content").innerHTML = pictures[current].innerHTML;
-};
-pictures.forEach((button, place) => button.addEventListener("click", () => { show(place); dialog.showModal(); }));
-dialog?.querySelector(".previous").addEventListener("click", () => show(current - 1));
-dialog?.querySelector(".next").addEventListener("click", () => show(current + 1));
-dialog?.addEventListener("keydown", event => {
-  if (event.key === "ArrowLeft") show(current - 1);
-  if (event.key === "ArrowRight") show(current + 1);
-});
+const pictures = [...document.querySelectorAll(".open")];
+if (pictures.length) {
+  const view = makeViewer(() => pictures, (content, button) => { content.innerHTML = button.innerHTML; });
+  for (const button of pictures) button.addEventListener("click", () => view(button));
+}
