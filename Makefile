@@ -27,7 +27,7 @@ demo: setup
 
 test: setup lint
 	-@$(PYTHON) tools/install_chromium.py
-	$(RUN) -m pytest -n 2 -m "not long"
+	$(RUN) -m pytest -n 2 --dist worksteal -m "not long"
 
 test-long: setup
 	$(RUN) -m pytest -m long

@@ -142,11 +142,8 @@ def _with_fpn(cfg: CfgNode, ours: nn.Module, make_net: Callable[[int], nn.Module
 
 
 def _torchvision_net(depth: int) -> nn.Module:
-    make = getattr(torchvision.models, f"resnet{depth}", None)
-    if make is None:
-        raise InputError(f"torchvision has no ResNet-{depth}: leave it out of --against")
     layers = {f"layer{number}": name for number, name in enumerate(STAGES, start=1)}
-    return IntermediateLayerGetter(make(), layers)
+    return IntermediateLayerGetter(torchvision.models.get_model(f"resnet{depth}"), layers)
 
 
 def _timm_net(depth: int) -> nn.Module:
@@ -154,8 +151,6 @@ def _timm_net(depth: int) -> nn.Module:
         import timm
     except ImportError:
         raise InputError("--against timm: it is not installed (pip install timm)") from None
-    if f"resnet{depth}" not in timm.list_models():
-        raise InputError(f"timm has no resnet{depth}: leave it out of --against")
     return timm.create_model(f"resnet{depth}", features_only=True, out_indices=(1, 2, 3, 4))
 
 

@@ -37,6 +37,9 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.VAL_LOSS = False
     # Evaluate on the first so many images of each process alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
+    # "float32", "bfloat16" or "float16": evaluate trained weights (--eval-only), and draw, with a model that
+    # resnet_det.prepare_for_inference has made faster; "": with the model as it is.
+    defaults.RESNET_DET.TEST.PREPARE = ""
     # Whether a run ends with OUTPUT_DIR/report.html, for data sets in COCO format.
     defaults.RESNET_DET.TEST.REPORT = True
 

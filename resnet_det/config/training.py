@@ -16,6 +16,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
     choices = [(f"RESNET_DET.TRAIN.{key}", train[key], known) for key, known in TRAIN_CHOICES.items()]
     choices += [
         ("RESNET_DET.DATA.MAPPER", data.MAPPER, ("detectron2", "fast")),
+        ("RESNET_DET.TEST.PREPARE", test.PREPARE, ("", "float32", "bfloat16", "float16")),
         ("RESNET_DET.DATA.ON_BAD_IMAGE", data.ON_BAD_IMAGE, ("raise", "skip")),
         ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS),
         ("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, SCHEDULES),

@@ -1,4 +1,4 @@
-"""Automatic mixed precision: which type to compute in."""
+"""Which type to compute in: automatic mixed precision, and prepared models."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ import time
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
+from torch import nn
+
+from resnet_det.modeling import prepare_for_inference
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +35,12 @@ def choose_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         chosen,
     )
     return dtype
+
+
+def prepare_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
+    """``model``, or what RESNET_DET.TEST.PREPARE makes of it (:func:`resnet_det.prepare_for_inference`)."""
+    name = cfg.RESNET_DET.TEST.PREPARE if "RESNET_DET" in cfg else ""
+    return prepare_for_inference(model, dtype=getattr(torch, name)) if name else model
 
 
 def measure_bfloat16_speed_up(device: torch.device, repeats: int = 5) -> float:

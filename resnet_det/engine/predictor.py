@@ -13,6 +13,7 @@ from detectron2.data import Metadata, MetadataCatalog
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 
+from resnet_det.engine.precision import prepare_as_configured
 from resnet_det.engine.weights import load_trained_weights
 from resnet_det.errors import InputError
 
@@ -29,14 +30,19 @@ class Predictor:
         stuff_names: of the semantic classes of a panoptic model.
     """
 
-    def __init__(self, cfg: CfgNode) -> None:
+    def __init__(self, cfg: CfgNode, *, differentiable: bool = False) -> None:
         """Build the model and load MODEL.WEIGHTS.
+
+        Args:
+            differentiable: whether gradients are wanted; then RESNET_DET.TEST.PREPARE does not count.
 
         Raises:
             InputError: no weights are given, there is no such file, or they are not of this config.
         """
         self.model = build_model(cfg).eval()
         load_trained_weights(cfg, self.model)
+        if not differentiable:
+            self.model = prepare_as_configured(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
         self.is_rgb = cfg.INPUT.FORMAT == "RGB"

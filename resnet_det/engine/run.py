@@ -12,6 +12,7 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
+from resnet_det.engine.precision import prepare_as_configured
 from resnet_det.engine.report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
@@ -46,7 +47,7 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     else:
         weights = cfg.MODEL.WEIGHTS
         load_trained_weights(cfg, model)
-    results = Trainer.test(cfg, model)
+    results = Trainer.test(cfg, prepare_as_configured(cfg, model))
     if not comm.is_main_process():
         return None
     write_results(results, cfg.OUTPUT_DIR)

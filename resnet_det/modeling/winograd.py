@@ -59,8 +59,9 @@ def takes_winograd(x: torch.Tensor, transformed: torch.Tensor | None) -> bool:
 
 
 def transform_weight(weight: torch.Tensor) -> torch.Tensor:
-    """(36, D, C) for a weight of (D, C, 3, 3): four times its memory."""
-    return (FILTER_TRANSFORM @ weight.permute(2, 3, 0, 1).reshape(9, -1)).view(36, *weight.shape[:2])
+    """(36, C, D) for a weight of (D, C, 3, 3): four times its memory."""
+    out_channels, channels = weight.shape[:2]
+    return (FILTER_TRANSFORM @ weight.permute(2, 3, 1, 0).reshape(9, -1)).view(36, channels, out_channels)
 
 
 def conv3x3(
@@ -101,11 +102,11 @@ class _Conv3x3(torch.autograd.Function):
 def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     batch, _, height, width = x.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
-    out = x.new_empty(batch, rows, TILE, columns, TILE, weight.shape[1])
+    out = x.new_empty(batch, rows, TILE, columns, TILE, weight.shape[2])
     for images, part in _parts(x, TILES_AT_ONCE):
         tiles = _input_tiles(x[images])
         for here in part:
-            products = torch.bmm(_transform_input(tiles[:, here]), weight.transpose(1, 2))
+            products = torch.bmm(_transform_input(tiles[:, here]), weight)
             target = out[images, here].permute(2, 4, 0, 1, 3, 5)
             sums = (OUTPUT_TRANSFORM @ products.view(36, -1)).view(target.shape)
             if bias is None:
@@ -118,13 +119,13 @@ def _convolve(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) 
 
 def _weight_gradient(x: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
     channels, out_channels = x.shape[1], grad.shape[1]
-    total = x.new_zeros(36, out_channels, channels)
+    total = x.new_zeros(36, channels, out_channels)
     for images, part in _parts(x, TILES_AT_ONCE_FOR_WEIGHT):
         tiles, grads = _input_tiles(x[images]), _output_tiles(grad[images])
         for here in part:
             products = OUTPUT_TRANSFORM.T @ grads[:, here].permute(2, 4, 0, 1, 3, 5).reshape(TILE**2, -1)
-            total.baddbmm_(products.view(36, -1, out_channels).transpose(1, 2), _transform_input(tiles[:, here]))
-    return (FILTER_TRANSFORM.T @ total.view(36, -1)).view(3, 3, out_channels, channels).permute(2, 3, 0, 1)
+            total.baddbmm_(_transform_input(tiles[:, here]).transpose(1, 2), products.view(36, -1, out_channels))
+    return (FILTER_TRANSFORM.T @ total.view(36, -1)).view(3, 3, channels, out_channels).permute(3, 2, 0, 1)
 
 
 def _input_tiles(x: torch.Tensor) -> torch.Tensor:

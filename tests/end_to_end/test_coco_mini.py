@@ -31,7 +31,7 @@ def test_training_and_evaluation_on_coco_images(shared_data, tmp_path, request):
         "MODEL.BACKBONE.FREEZE_AT",
         "0",
     ]
-    command += ["MODEL.RESNETS.NORM", "GN"]
+    command += ["MODEL.RESNETS.NORM", "GN", "RESNET_DET.TEST.MAX_IMAGES", "12"]
     run = subprocess.run(command, cwd=request.config.rootpath, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "Evaluation results for coco_2017_val" in run.stdout

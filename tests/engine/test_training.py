@@ -259,6 +259,7 @@ def wait_for_numbers(metrics):
         time.sleep(0.5)
 
 
+@pytest.mark.long
 def test_torchrun_restarts_and_the_run_goes_on(make_args, tmp_path, request):
     marker = tmp_path / "died"
     patch = f"""

@@ -13,7 +13,6 @@ BASIC = {"MODEL__RESNETS__RES2_OUT_CHANNELS": 64}  # what Detectron2 needs besid
 MODELS = {
     "faster_R_50": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {}),
     "mask_R_101": ("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml", {}),
-    "faster_X_101": ("COCO-Detection/faster_rcnn_X_101_32x8d_FPN_3x.yaml", {}),
     "retinanet_R_50": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}),
     "faster_R_18": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
     "mask_R_34": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 34, **BASIC}),

@@ -178,7 +178,7 @@ def test_compiling_has_no_breaks_and_few_versions_for_many_sizes():
     for training in (False, True):
         net.train(training)
         assert share_of_largest({k: v.detach() for k, v in compiled(image).items()}, expected) < 1e-4
-        for height, width in ((96, 64), (128, 160), (192, 96), (224, 224)):
+        for height, width in ((96, 64), (128, 160), (64, 192)):
             compiled(torch.randn(2, 3, height, width))
     assert counter.frame_count <= 6
     torch._dynamo.reset()

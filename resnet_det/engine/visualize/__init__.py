@@ -66,7 +66,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
     images = images[: args.num_images]
     if args.video_input:
         videos = [Path(args.video_input)]
-    predictor = Predictor(cfg)
+    predictor = Predictor(cfg, differentiable=args.features)
     shown = Filter(args.confidence_threshold, find_classes(args.classes, predictor.class_names))
     if args.webcam is not None:
         target = _camera_file(output)

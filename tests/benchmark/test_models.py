@@ -1,0 +1,106 @@
+"""The benchmarks of models, with few and small images: what is compared, and what is said of it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import pytest
+import torch
+from detectron2.structures import Boxes, Instances
+
+from resnet_det.benchmark import forward, train
+from resnet_det.benchmark.difference import count_equal_detections
+from resnet_det.benchmark.models import backbone_cfg, build_backbones, build_detectors
+from resnet_det.errors import InputError
+
+
+def parse(module, *argv):
+    parser = argparse.ArgumentParser()
+    module.add_arguments(parser)
+    args = parser.parse_args(argv)
+    args.pairs, args.device = 1, "cpu"
+    return args
+
+
+def test_backbones_of_all_libraries_put_out_the_same():
+    models = build_backbones(backbone_cfg(18, []), ["detectron2", "torchvision", "timm"])
+    assert list(models) == ["Detectron2", "torchvision", "timm", "resnet_det"]
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        outputs = {name: model.eval()(image) for name, model in models.items()}
+    for name, features in outputs.items():
+        for level, expected in outputs["Detectron2"].items():
+            assert (features[level] - expected).abs().max() <= 1e-4 * expected.abs().max(), (name, level)
+    assert float(outputs["Detectron2"]["p3"].std()) > 0.01
+
+
+def test_forward_says_how_fast_how_near_and_what_share_of_the_peak():
+    args = parse(forward, "--depths", "18", "--size", "64", "96", "--precision", "fp32", "bf16", "--compile")
+    args.compile = False
+    (comparison,) = forward.run(args)
+    assert "R-18-FPN backbone, 1 image of 64x96" in comparison.title
+    names = [result.name for result in comparison.results]
+    assert names == ["Detectron2 fp32", "Detectron2 bf16", "resnet_det fp32", "resnet_det bf16"]
+    ours, low = comparison.result("resnet_det fp32"), comparison.result("resnet_det bf16")
+    assert ours.difference < 1e-4 < low.difference < 0.1
+    assert ours.peak_memory_bytes > low.peak_memory_bytes > 0
+    assert all(0 < result.matmul_share < 2 for result in comparison.results)
+
+
+def test_train_compares_losses_and_gradients():
+    args = parse(train, "--depths", "18", "--size", "64", "96", "--batch-size", "1", "--checkpoint")
+    (comparison,) = train.run(args)
+    ours, checkpointed = (comparison.result(f"resnet_det{suffix} fp32") for suffix in ("", " checkpointed"))
+    assert ours.difference < 0.1  # of all gradients; single activations around zero may turn
+    assert checkpointed.peak_memory_bytes <= ours.peak_memory_bytes
+    assert not math.isinf(checkpointed.difference)
+
+
+def test_detectors_with_random_weights_detect_something():
+    cfg = backbone_cfg(
+        18,
+        ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "MODEL.ANCHOR_GENERATOR.SIZES", "[[32],[64],[128],[256],[512]]"],
+    )
+    cfg.MODEL.RPN.IN_FEATURES, cfg.MODEL.ROI_HEADS.IN_FEATURES = (
+        ["p2", "p3", "p4", "p5", "p6"],
+        ["p2", "p3", "p4", "p5"],
+    )
+    cfg.MODEL.ROI_HEADS.NAME, cfg.MODEL.ROI_BOX_HEAD.NAME = "StandardROIHeads", "FastRCNNConvFCHead"
+    cfg.MODEL.ROI_BOX_HEAD.NUM_FC = 1
+    models = build_detectors(cfg)
+    inputs = [{"image": torch.randint(0, 256, (3, 96, 128), dtype=torch.uint8), "height": 96, "width": 128}]
+    with torch.no_grad():
+        found = {name: model.eval()(inputs)[0]["instances"] for name, model in models.items()}
+    assert len(found["Detectron2"]) > 5
+    assert count_equal_detections(found["resnet_det"], found["Detectron2"]) >= len(found["Detectron2"]) - 1
+
+
+def instances(boxes, classes, scores):
+    made = Instances((100, 100))
+    made.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    made.pred_classes, made.scores = torch.tensor(classes), torch.tensor(scores)
+    return made
+
+
+def test_equal_detections_are_those_with_class_place_and_score():
+    expected = instances([[0, 0, 50, 50], [20, 20, 80, 80], [5, 5, 9, 9]], [1, 2, 1], [0.9, 0.8, 0.7])
+    swapped = instances([[20, 20, 80, 80.1], [0, 0, 50, 50], [5, 5, 9, 9]], [2, 1, 1], [0.8004, 0.9, 0.7])
+    assert count_equal_detections(swapped, expected) == 3
+    other = instances([[20, 20, 80, 70], [0, 0, 50, 50], [5, 5, 9, 9]], [2, 3, 1], [0.8, 0.9, 0.6])
+    assert count_equal_detections(other, expected) == 0
+    assert count_equal_detections(instances([], [], []), expected) == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--against", "mmdet"], "choose from detectron2, torchvision, timm"),
+        (["--depths", "200", "--against", "torchvision"], "Detectron2's ResNet cannot be built"),
+        (["--opts", "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "only our backbones can be compared"),
+        (["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml", "--against", "timm"], "detectron2 alone"),
+    ],
+)
+def test_what_cannot_be_compared_is_said(argv, message):
+    with pytest.raises(InputError, match=message):
+        list(forward.run(parse(forward, "--size", "64", "64", *argv)))
