@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's profiler, which counts memory, says when it starts and stops
+
 import torch
 
 from resnet_det.benchmark import (
