@@ -7,6 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
+from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
 from resnet_det.modeling.layers import ConvNormAct, DeformConvNormAct, NormActConv, make_unit
@@ -26,8 +27,8 @@ def prepare_for_inference(
 
     Args:
         model: any Detectron2 model with our backbone, or the backbone itself.
-        dtype: of convolutions and linear layers. With bfloat16 or float16 the model runs under autocast, so that boxes
-            are decoded in float32.
+        dtype: of convolutions and linear layers. With bfloat16 or float16 the model runs under autocast, its box
+            predictors in float32: they are cheap, and scores and boxes come out of them.
         compile_backbone: the first images then take minutes.
 
     Raises:
@@ -37,12 +38,14 @@ def prepare_for_inference(
         raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _replace_convs_(model)
+    predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
+    in_float32 = {part for predictor in predictors for part in predictor.modules()}
     for module in model.modules():
         if isinstance(module, ConvNormAct) and not isinstance(module, NormActConv):
             module.fold_()
             if dtype == torch.float32:
                 module.use_winograd(keep_weight=True)
-        has_low_precision = not isinstance(module, DeformConvNormAct)
+        has_low_precision = not isinstance(module, DeformConvNormAct) and module not in in_float32
         if has_low_precision and isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
@@ -52,6 +55,8 @@ def prepare_for_inference(
     if compile_backbone:
         getattr(model, "backbone", model).compile(dynamic=True)
     if dtype != torch.float32:
+        for predictor in predictors:
+            _run_in_float32_(predictor)
         _run_under_autocast_(model, dtype)
     return model
 
@@ -95,6 +100,16 @@ def _lay_channels_first(module: nn.Module, args: tuple) -> tuple:
     pooled = set(getattr(module, "box_in_features", None) or getattr(module, "in_features", features))
     laid = {name: value.float().contiguous() if name in pooled else value for name, value in features.items()}
     return images, laid, *rest
+
+
+def _run_in_float32_(module: nn.Module) -> None:
+    plain_forward = module.forward
+
+    def forward(x: torch.Tensor) -> object:
+        with torch.autocast(x.device.type, enabled=False):
+            return plain_forward(x.float())
+
+    module.forward = forward
 
 
 def _run_under_autocast_(model: nn.Module, dtype: torch.dtype) -> None:

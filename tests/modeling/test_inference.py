@@ -130,6 +130,7 @@ def test_in_bfloat16_heads_compute_in_it_and_boxes_are_float32():
     randomise_norms_(model)
     prepared = prepare_for_inference(model, dtype=torch.bfloat16)
     assert prepared.roi_heads.box_head.fc1.weight.dtype == torch.bfloat16
+    assert prepared.roi_heads.box_predictor.bbox_pred.weight.dtype == torch.float32
     assert model.roi_heads.box_head.fc1.weight.dtype == torch.float32
     instances = prepared(make_inputs(cfg))[0]["instances"]
     assert len(instances) > 0
