@@ -201,23 +201,36 @@ def make_train_loader(
         world_size=world_size,
         start_step=start_step,
     )
-    return DataLoader(
+    return ListLoader(
         TrainDataset(dicts, mapper, seed=seed, on_bad_image=on_bad_image),
         batch_sampler=sampler,
         num_workers=num_workers,
-        collate_fn=keep_list,
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor if num_workers else None,
-        worker_init_fn=set_up_worker,
     )
 
 
-def keep_list(batch: list[dict]) -> list[dict]:
-    """Detectron2's models take lists."""
+class ListLoader(DataLoader):
+    """torch's DataLoader of lists, which Detectron2's models take, with workers of one thread each."""
+
+    def __init__(self, dataset: Dataset, **options: Any) -> None:
+        super().__init__(dataset, collate_fn=_keep_list, worker_init_fn=_set_up_worker, **options)
+
+    def __iter__(self) -> Iterator[list[dict]]:
+        # Workers that are forked here would wait for ever for OpenCV's threads, which are not forked with them.
+        num_threads = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+        try:
+            return super().__iter__()
+        finally:
+            cv2.setNumThreads(num_threads)
+
+
+def _keep_list(batch: list[dict]) -> list[dict]:
     return batch
 
 
-def set_up_worker(_: int) -> None:
+def _set_up_worker(_: int) -> None:
     """In a worker: one thread, as there are others; what ends training ends it, too."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -9,7 +9,7 @@ from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
 from resnet_det.data.dicts import load_dataset_dicts
-from resnet_det.data.loader import category_repeat_factors, keep_list, make_train_loader, set_up_worker
+from resnet_det.data.loader import ListLoader, category_repeat_factors, make_train_loader
 from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
 from resnet_det.data.serialized import SerializedDicts
 
@@ -89,13 +89,11 @@ def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
     if test.MAX_IMAGES:
         places = places[: test.MAX_IMAGES]
     num_workers = cfg.DATALOADER.NUM_WORKERS
-    return DataLoader(
+    return ListLoader(
         Subset(MapDataset(dicts, mapper), places),
         batch_size=test.BATCH_SIZE,
         num_workers=num_workers,
-        collate_fn=keep_list,
         pin_memory=data.PIN_MEMORY,
         prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
         persistent_workers=data.PERSISTENT_WORKERS and num_workers > 0,
-        worker_init_fn=set_up_worker,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,9 +18,9 @@ from resnet_det.benchmark.memory import measure_peak_memory
 from resnet_det.errors import InputError
 
 
-def sleep(seconds, output):
+def nap(clock, seconds, output):
     def run():
-        time.sleep(seconds)
+        clock.now += seconds
         return output
 
     return run
@@ -34,17 +34,20 @@ def test_contenders_take_turns_and_are_compared_within_a_round():
     assert [len(result.seconds) for result in comparison.results] == [4, 4, 4]
 
 
-def test_what_is_faster_is_said_to_be_and_by_how_much(tmp_path):
-    contenders = {"slow": sleep(0.03, torch.tensor([2.0, -4.0])), "fast": sleep(0.01, torch.tensor([2.0, -4.4]))}
+def test_what_is_faster_is_said_to_be_and_by_how_much(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.perf_counter", lambda: clock.now)
+    outputs = torch.tensor([2.0, -4.0]), torch.tensor([2.0, -4.4])
+    contenders = {"slow": nap(clock, 0.03, outputs[0]), "fast": nap(clock, 0.01, outputs[1])}
     comparison = compare(
         "two naps", contenders, pairs=3, warm_up=0, items=5, flops=1e6, peak_flops={"slow": 1e9, "fast": 1e9}
     )
     slow, fast = comparison.results
     assert slow.speed_ups == (1.0, 1.0, 1.0)
-    assert 2 < fast.speed_up < 3.2
+    assert fast.speed_up == pytest.approx(3)
     assert slow.difference is None
     assert fast.difference == pytest.approx(0.1, rel=1e-5)
-    assert 0.02 < slow.matmul_share < 0.034
+    assert slow.matmul_share == pytest.approx(1 / 30)
     text = format_comparison(comparison)
     assert text.startswith("two naps")
     assert "as slow in the same round" in text
