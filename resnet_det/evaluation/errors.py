@@ -61,7 +61,8 @@ def find_errors(truth: GroundTruth, detections: Detections, overlaps: Overlaps, 
     names = list(ERROR_TYPES)
 
     # Of several detections that could be mended to find the same free object, the best one is.
-    mendable = np.flatnonzero(np.isin(types, (names.index("Cls"), names.index("Loc"))) & ~used[meant])
+    mendable = np.flatnonzero(np.isin(types, (names.index("Cls"), names.index("Loc"))))
+    mendable = mendable[~used[meant[mendable]]]
     mendable = mendable[np.lexsort((mendable, -detections.score[mendable]))]
     targets, first = np.unique(meant[mendable], return_index=True)
     mended = np.zeros(len(detections), dtype=bool)
@@ -83,8 +84,10 @@ def find_errors(truth: GroundTruth, detections: Detections, overlaps: Overlaps, 
             cost[name] = mean_ap(objects=num_objects - lost) - base
             continue
         wrong = types == place
-        category = np.where(wrong & mended, truth.category[meant], detections.category)
-        cost[name] = mean_ap((plain & ~wrong) | (wrong & mended), correct | (wrong & mended), category) - base
+        right = wrong & mended
+        category = detections.category.copy()
+        category[right] = truth.category[meant[right]]
+        cost[name] = mean_ap((plain & ~wrong) | right, correct | right, category) - base
     unfound = np.bincount(truth.category[real & ~used], minlength=len(truth.categories))
     return Errors(
         type=np.where(is_ignored, NONE, types),

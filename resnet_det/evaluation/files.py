@@ -101,6 +101,8 @@ def read_truth(annotations: Path, images: Path | None) -> GroundTruth:
     content = read_coco_json(annotations)
     problems = [f"no image folder {images}"] if images is not None and not images.is_dir() else []
     problems += check_coco(content, None)
+    if not problems and not content["annotations"]:
+        problems.append("it has no annotations, so that nothing can be right or wrong")
     if problems:
         raise InputError.from_problems(str(annotations), problems)
     return make_ground_truth(content)

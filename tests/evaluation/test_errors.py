@@ -64,6 +64,12 @@ def test_errors_cost_what_the_definitions_say(iou_type, seed):
     assert errors.cost == pytest.approx(cost, abs=0.1)
 
 
+def test_where_there_are_no_objects_all_is_background():
+    content, results = random_results(4, num_images=3)
+    content["annotations"].clear()
+    assert errors_of(content, results, "bbox").counts == {**dict.fromkeys(ERROR_TYPES, 0), "Bkg": len(results)}
+
+
 def tide_by_definition(content, results, iou_type):
     """The rules of tidecv (quantify.py and errors/main_errors.py), one object at a time."""
     points, errors, num_objects, missed = [], [], defaultdict(int), []
