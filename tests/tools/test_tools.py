@@ -30,16 +30,26 @@ def run_tool(request):
     return run
 
 
-def test_every_tool_has_help(request, monkeypatch, capsys):
-    """In this process: each of its own would import torch again."""
+@pytest.fixture
+def run_tool_here(request, monkeypatch, capsys):
+    """In this process, for tools that stop at once: each process of its own would import torch again."""
+
+    def run(name, *args):
+        monkeypatch.setattr(sys, "argv", [name, *args])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(request.config.rootpath / "tools" / name), run_name="__main__")
+        return stopped.value.code, *capsys.readouterr()
+
+    return run
+
+
+def test_every_tool_has_help(request, run_tool_here):
     tools = sorted((request.config.rootpath / "tools").glob("*.py"))
     assert {"train_net.py", "visualize.py", "install_detectron2.py", "setup_env.py"} <= {path.name for path in tools}
     for tool in tools:
-        monkeypatch.setattr(sys, "argv", [str(tool), "--help"])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(tool), run_name="__main__")
-        assert stopped.value.code == 0, tool
-        assert f"usage: {tool.name}" in capsys.readouterr().out, tool
+        code, out, _ = run_tool_here(tool.name, "--help")
+        assert code == 0, tool
+        assert f"usage: {tool.name}" in out, tool
 
 
 @pytest.mark.parametrize(
@@ -72,11 +82,11 @@ def test_every_tool_has_help(request, monkeypatch, capsys):
         ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),
     ],
 )
-def test_a_wrong_input_gives_one_line_and_status_2(run_tool, tool, args, message):
-    run = run_tool(tool, *args)
-    assert run.returncode == 2
-    assert message in run.stderr
-    assert "Traceback" not in run.stderr + run.stdout
+def test_a_wrong_input_gives_one_line_and_status_2(run_tool_here, tool, args, message):
+    code, out, err = run_tool_here(tool, *args)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err + out
 
 
 def test_weights_are_converted_and_listed(run_tool, tmp_path):
