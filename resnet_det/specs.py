@@ -106,7 +106,7 @@ class ResNetSpec:
         se_reduction: squeeze-and-excitation with so many times fewer channels (1709.01507; usually 16); 0: none.
         zero_init_residual: each block starts as its shortcut: the last norm's weight is zero (1706.02677, section 5.1).
         stochastic_depth: chance of skipping the last block; it grows linearly from the first (1603.09382).
-        checkpoint_stages: which of res2 to res5 save memory in training by computing their blocks twice.
+        checkpoint_stages: which of res2 to res5 save memory in training by computing their blocks again.
         out_features: names of the outputs, out of "stem", "res2" .. "res5" and "linear". Stages behind the last are
             not built.
         num_classes: classes of the pooled, linear classification head, whose output is "linear"; None: no head.

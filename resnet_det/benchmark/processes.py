@@ -49,7 +49,8 @@ def _work_and_report(work: Callable[[], Any], sender: Connection) -> None:
 def measure_shared_memory(dicts: Sequence[dict], *, num_workers: int, start_method: str) -> int:
     """Bytes that this process and the workers of a loader have together, once they have read all of ``dicts``.
 
-    Memory that processes share counts once (their proportional set sizes are added).
+    Memory that processes share counts once (their proportional set sizes are added). Libraries are left out: the system
+    drops and reads their pages as it likes.
     """
     loader = DataLoader(
         _Readable(dicts),
@@ -61,7 +62,8 @@ def measure_shared_memory(dicts: Sequence[dict], *, num_workers: int, start_meth
     for _ in loader:
         pass
     pids = [os.getpid(), *(child.pid for child in multiprocessing.active_children())]
-    return sum(_read_kib(Path(f"/proc/{pid}/smaps_rollup"), "Pss") for pid in pids)
+    paths = [Path(f"/proc/{pid}/smaps_rollup") for pid in pids]
+    return sum(_read_kib(path, key) for path in paths for key in ("Pss_Anon", "Pss_Shmem", "SwapPss"))
 
 
 class _Readable(Dataset):

@@ -114,7 +114,7 @@ def resnet_defaults() -> CfgNode:
     # Dilation of res2 to res5, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
     # stride of the stage before, under an FPN too.
     node.DILATIONS = []
-    # Which of res2 to res5 save memory in training by computing their blocks twice.
+    # Which of res2 to res5 save memory in training by computing their blocks again.
     node.CHECKPOINT_STAGES = [False, False, False, False]
     # Set INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 to what MODEL.WEIGHTS were trained with.
     node.MATCH_WEIGHTS = False

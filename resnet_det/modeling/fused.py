@@ -145,10 +145,14 @@ class _ConvSumReLU(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.geometry
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
+            del out  # of blocks that are computed again, nobody else has it
         scaled = _scale(weight, scale).to(x.dtype)
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             grad, x, scaled, ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups, ctx.needs_input_grad[:3]
         )
+        del x, scaled
         if grad_weight is not None:
-            grad_weight = _scale(grad_weight.to(weight.dtype), scale)
+            grad_weight = grad_weight.to(weight.dtype)
+            if scale is not None:
+                grad_weight *= scale[:, None, None, None]
         return grad_x, grad_weight, grad_bias, grad if ctx.needs_input_grad[3] else None, None, None, None

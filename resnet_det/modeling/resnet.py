@@ -16,9 +16,8 @@ from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.specs import STAGE_NAMES, DeformSpec, ResNetSpec, make_spec
 
-# Blocks that are computed again together, with checkpointing. Of one block its input takes as much memory as what is
-# inside; of more, what is inside takes as much as the other inputs.
-SEGMENT = 2
+# With checkpointing, the input of so many blocks is kept. Fewer keep more inputs; more are computed again more often.
+SEGMENT = 4
 
 
 class ResNet(Backbone):
