@@ -7,10 +7,12 @@ import copy
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
+from detectron2.layers import ROIAlign
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
 from resnet_det.modeling.layers import ConvNormAct, DeformConvNormAct, NormActConv, make_unit
+from resnet_det.modeling.roi_align import ThreadedROIAlign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -38,6 +40,7 @@ def prepare_for_inference(
         raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _replace_convs_(model)
+    _replace_roi_align_(model)
     predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
     in_float32 = {part for predictor in predictors for part in predictor.modules()}
     for module in model.modules():
@@ -78,6 +81,14 @@ def _replace_convs_(model: nn.Module) -> None:
                 setattr(
                     module, name, [units.get(each, each) if isinstance(each, nn.Module) else each for each in value]
                 )
+
+
+def _replace_roi_align_(model: nn.Module) -> None:
+    for parent in list(model.modules()):
+        for name, module in list(parent.named_children()):
+            if type(module) is ROIAlign:
+                options = (module.output_size, module.spatial_scale, module.sampling_ratio, module.aligned)
+                setattr(parent, name, ThreadedROIAlign(*options))
 
 
 def _is_replaceable(conv: nn.Module) -> bool:

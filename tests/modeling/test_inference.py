@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torch._dynamo.testing
+from detectron2.layers import ROIAlign
 from detectron2.modeling import build_model
 from models import build_pair, make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
 from torch import nn
@@ -14,6 +15,7 @@ from torch import nn
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling import make_fpn
 from resnet_det.modeling.layers import ConvNormAct
+from resnet_det.modeling.roi_align import BOXES_AT_ONCE, ThreadedROIAlign
 
 FAMILY = {
     "R-18 FrozenBN": {"depth": 18, "norm": "FrozenBN"},
@@ -140,6 +142,34 @@ def test_in_bfloat16_heads_compute_in_it_and_boxes_are_float32():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("num_rois", [0, 1, BOXES_AT_ONCE + 1, 1000])
+@torch.no_grad()
+def test_roi_align_with_several_threads_puts_out_the_same(num_rois, monkeypatch):
+    features = torch.randn(2, 8, 40, 50)
+    corners = torch.rand(num_rois, 2) * 100
+    images = torch.randint(2, (num_rois, 1)).float()
+    rois = torch.cat([images, corners, corners + torch.rand(num_rois, 2) * 80], dim=1)
+    options = ((7, 5), 0.25, 0, True)
+    calls = []
+    monkeypatch.setattr(ROIAlign, "forward", record(calls, ROIAlign.forward))
+    expected = ROIAlign(*options)(features, rois)
+    torch.set_num_threads(3)
+    try:
+        found = ThreadedROIAlign(*options)(features, rois)
+    finally:
+        torch.set_num_threads(1)
+    assert torch.equal(found, expected)
+    assert len(calls) == 1 + max(1, -(-num_rois // BOXES_AT_ONCE))
+
+
+def record(calls, function):
+    def run(*args):
+        calls.append(args)
+        return function(*args)
+
+    return run
+
+
 def test_convolutions_that_are_not_like_ours_stay_as_they_are():
     class Model(nn.Module):
         def __init__(self):
