@@ -57,6 +57,7 @@ def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse
     except InputError as error:
         print(f"process {comm.get_rank()}: {error}", file=sys.stderr)
         sys.exit(2)
+    _leave_process_group()
 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -77,8 +78,17 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
     dist.init_process_group("nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=world_size)
     _create_local_process_group(local_size)
     result = main(args)
-    dist.destroy_process_group()  # not after an error: it would wait for processes that wait for this one
+    _leave_process_group()
     return result
+
+
+def _leave_process_group() -> None:
+    """Together, and before Python ends: threads of torch that are there at the end can abort the process.
+
+    Not after an error: it would wait for processes that wait for this one.
+    """
+    comm.synchronize()
+    dist.destroy_process_group()
 
 
 def _create_local_process_group(local_size: int) -> None:

@@ -114,7 +114,7 @@ def _head_outputs(model, inputs):
     features = model.backbone(images.tensor)
     outputs = list(features.values())
     if hasattr(model, "head"):
-        levels = [features[name] for name in ("p3", "p4", "p5")]
+        levels = [features[name] for name in model.head_in_features]
         return outputs + [tensor for part in model.head(levels) for tensor in part]
     head = model.proposal_generator.rpn_head
     outputs += [tensor for part in head([features[name] for name in ("p2", "p3", "p4")]) for tensor in part]
