@@ -113,6 +113,24 @@ def test_the_gallery_opens_and_goes_on(open_page):
     assert not dialog.is_visible()
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_names_have_one_size_lie_in_the_picture_and_not_on_one_another(open_page, width):
+    page = open_page(width, 844)
+    page.locator("#gallery ~ .pictures .open").first.click()
+    page.wait_for_function("document.querySelector('dialog .name').style.fontSize")
+    picture = page.locator("dialog svg").first
+    frame = picture.bounding_box()
+    names = [name.bounding_box() for name in picture.locator(".name").all()]
+    assert len(names) > 2
+    for place, name in enumerate(names):
+        assert 10 < name["height"] < 24  # with its outline
+        assert frame["x"] - 3 <= name["x"]
+        assert name["x"] + name["width"] <= frame["x"] + frame["width"] + 3
+        for other in names[:place]:
+            is_beside = name["x"] + name["width"] <= other["x"] + 3 or other["x"] + other["width"] <= name["x"] + 3
+            assert is_beside or abs(name["y"] - other["y"]) > 9
+
+
 @pytest.mark.parametrize("width", [320, 390, 1280])
 def test_no_page_is_wider_than_the_screen(open_page, width):
     page = open_page(width, 844)

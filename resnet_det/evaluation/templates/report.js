@@ -21,9 +21,33 @@ for (const section of document.querySelectorAll("section[data-task]")) {
     });
   }
 }
+// Names of shapes: of one size on the screen however large the picture is, within it, and below one another.
+const NAME_PX = 13;
+const placeNames = svg => {
+  const {width, height} = svg.viewBox.baseVal, unit = width / svg.clientWidth, line = NAME_PX * unit, placed = [];
+  if (!svg.clientWidth) return;
+  for (const name of svg.querySelectorAll(".name")) {
+    name.dataset.place ??= JSON.stringify([name.x.baseVal[0].value, name.y.baseVal[0].value]);
+    name.style.fontSize = `${line}px`;
+    name.style.strokeWidth = `${3 * unit}px`;
+    const [left, base] = JSON.parse(name.dataset.place), long = name.getComputedTextLength();
+    const x = Math.max(0, Math.min(left, width - long));
+    let y = Math.max(line, base);
+    const covers = other => x < other.x + other.long && other.x < x + long && Math.abs(y - other.y) < line;
+    while (y < height && placed.some(covers)) y += line / 4;
+    name.setAttribute("x", x);
+    name.setAttribute("y", y);
+    placed.push({x, y, long});
+  }
+};
+const sizes = new ResizeObserver(entries => { for (const entry of entries) placeNames(entry.target); });
 // The gallery: a picture opens in a dialog, and the others follow from there.
 const pictures = [...document.querySelectorAll(".open")];
 if (pictures.length) {
-  const view = makeViewer(() => pictures, (content, button) => { content.innerHTML = button.innerHTML; });
+  const view = makeViewer(() => pictures, (content, button) => {
+    content.innerHTML = button.innerHTML;
+    sizes.disconnect();
+    for (const svg of content.querySelectorAll("svg")) sizes.observe(svg);
+  });
   for (const button of pictures) button.addEventListener("click", () => view(button));
 }
