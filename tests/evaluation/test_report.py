@@ -124,8 +124,8 @@ def test_names_have_one_size_lie_in_the_picture_and_not_on_one_another(open_page
     assert len(names) > 2
     for place, name in enumerate(names):
         assert 10 < name["height"] < 24  # with its outline
-        assert frame["x"] - 3 <= name["x"]
-        assert name["x"] + name["width"] <= frame["x"] + frame["width"] + 3
+        assert frame["x"] - 6 <= name["x"]
+        assert name["x"] + name["width"] <= frame["x"] + frame["width"] + 6
         for other in names[:place]:
             is_beside = name["x"] + name["width"] <= other["x"] + 3 or other["x"] + other["width"] <= name["x"] + 3
             assert is_beside or abs(name["y"] - other["y"]) > 9

@@ -31,7 +31,7 @@ const placeNames = svg => {
     name.style.fontSize = `${line}px`;
     name.style.strokeWidth = `${3 * unit}px`;
     const [left, base] = JSON.parse(name.dataset.place), long = name.getComputedTextLength();
-    const x = Math.max(0, Math.min(left, width - long));
+    const x = Math.max(2 * unit, Math.min(left, width - long - 2 * unit));
     let y = Math.max(line, base);
     const covers = other => x < other.x + other.long && other.x < x + long && Math.abs(y - other.y) < line;
     while (y < height && placed.some(covers)) y += line / 4;
