@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
-import resource
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,13 +14,15 @@ from torch.utils.data import DataLoader, Dataset
 
 KIB = 2**10
 NUM_PER_BATCH = 64
+SECONDS_BETWEEN_LOOKS = 0.005
 
 
 def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     """Do ``work`` in a forked process, whose memory is gone afterwards.
 
     Returns:
-        What it returned, and the most memory it took at once in bytes, beyond what this process has.
+        What it returned, and the most memory it took at once in bytes, beyond what this process has; looked at from
+        here every few milliseconds, without the libraries, whose pages come and go.
 
     Raises:
         RuntimeError: it failed, or was killed.
@@ -30,8 +32,13 @@ def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     child = context.Process(target=_work_and_report, args=(work, sender))
     child.start()
     sender.close()
+    status = Path(f"/proc/{child.pid}/status")
     try:
-        return receiver.recv()
+        before = peak = receiver.recv()
+        while not receiver.poll(SECONDS_BETWEEN_LOOKS):
+            with contextlib.suppress(OSError, StopIteration):  # it has just ended
+                peak = max(peak, _read_kib(status, "RssAnon"))
+        return receiver.recv(), peak - before
     except EOFError:
         raise RuntimeError("a process that measures was killed: too little memory?") from None
     finally:
@@ -39,9 +46,8 @@ def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def _work_and_report(work: Callable[[], Any], sender: Connection) -> None:
-    before = _read_kib(Path("/proc/self/status"), "VmRSS")
-    result = work()
-    sender.send((result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - before))
+    sender.send(_read_kib(Path("/proc/self/status"), "RssAnon"))
+    sender.send(work())
     sender.close()
     os._exit(0)  # the system frees the memory at once; Python would go through all objects
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from detectron2.data.datasets import load_coco_json
 
 from resnet_det.benchmark import data, draw
 from resnet_det.benchmark.annotation_file import write_annotation_file
+from resnet_det.benchmark.processes import run_in_child
 from resnet_det.data import FastDatasetMapper, check_coco
 from resnet_det.errors import InputError
 
@@ -56,11 +56,12 @@ def test_loading_is_compared_and_sharing_described():
 
 
 def test_a_child_tells_its_result_and_its_peak():
-    # In a process of its own: the system may take back memory that this one has not used for long, meanwhile.
-    code = "from resnet_det.benchmark.processes import run_in_child; "
-    code += "print(*run_in_child(lambda: len(bytearray(200 * 2**20))))"
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    result, peak = (int(number) for number in printed.split())
+    def work():
+        block = bytearray(200 * 2**20)
+        time.sleep(0.2)
+        return len(block)
+
+    result, peak = run_in_child(work)
     assert result == 200 * 2**20
     assert peak == pytest.approx(200 * 2**20, rel=0.1)
 
