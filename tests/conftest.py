@@ -18,6 +18,7 @@ from playwright.sync_api import sync_playwright
 
 from resnet_det import add_resnet_det_config
 from resnet_det.data import make_demo_data
+from resnet_det.data.demo import SPLITS, write_split
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -59,18 +60,15 @@ def demo_data(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_data(demo_data, tmp_path_factory) -> dict[str, tuple[str, str]]:
+def small_data(tmp_path_factory) -> dict[str, tuple[str, str]]:
     """Annotation file and image folder of the first images of the demo data: 8 to train on and 4 to test on."""
     folder = tmp_path_factory.mktemp("small")
     splits = {}
     for split, num_images in (("train", 8), ("val", 4)):
-        content = json.loads((demo_data / "annotations" / f"instances_{split}.json").read_text())
-        content["images"] = content["images"][:num_images]
-        ids = {image["id"] for image in content["images"]}
-        content["annotations"] = [a for a in content["annotations"] if a["image_id"] in ids]
-        path = folder / f"small_{split}.json"
-        path.write_text(json.dumps(content))
-        splits[split] = (str(path), str(demo_data / split))
+        _, seed = SPLITS[split]
+        write_split(folder, split, num_images, seed)
+        path = (folder / "annotations" / f"instances_{split}.json").rename(folder / f"small_{split}.json")
+        splits[split] = (str(path), str(folder / split))
     return splits
 
 

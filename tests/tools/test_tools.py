@@ -32,13 +32,14 @@ def run_tool(request):
 
 @pytest.fixture
 def run_tool_here(request, monkeypatch, capsys):
-    """In this process, for tools that stop at once: each process of its own would import torch again."""
+    """In this process, for what is done at once: each process of its own would import torch again."""
 
     def run(name, *args):
-        monkeypatch.setattr(sys, "argv", [name, *args])
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
         with pytest.raises(SystemExit) as stopped:
             runpy.run_path(str(request.config.rootpath / "tools" / name), run_name="__main__")
-        return stopped.value.code, *capsys.readouterr()
+        torch.set_num_threads(1)  # as in conftest.py; the benchmarks take all
+        return subprocess.CompletedProcess(sys.argv, stopped.value.code or 0, *capsys.readouterr())
 
     return run
 
@@ -47,9 +48,9 @@ def test_every_tool_has_help(request, run_tool_here):
     tools = sorted((request.config.rootpath / "tools").glob("*.py"))
     assert {"train_net.py", "visualize.py", "install_detectron2.py", "setup_env.py"} <= {path.name for path in tools}
     for tool in tools:
-        code, out, _ = run_tool_here(tool.name, "--help")
-        assert code == 0, tool
-        assert f"usage: {tool.name}" in out, tool
+        run = run_tool_here(tool.name, "--help")
+        assert run.returncode == 0, tool
+        assert f"usage: {tool.name}" in run.stdout, tool
 
 
 @pytest.mark.parametrize(
@@ -83,21 +84,23 @@ def test_every_tool_has_help(request, run_tool_here):
     ],
 )
 def test_a_wrong_input_gives_one_line_and_status_2(run_tool_here, tool, args, message):
-    code, out, err = run_tool_here(tool, *args)
-    assert code == 2
-    assert message in err
-    assert "Traceback" not in err + out
+    run = run_tool_here(tool, *args)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr + run.stdout
 
 
-def test_weights_are_converted_and_listed(run_tool, tmp_path):
+def test_weights_are_converted_and_listed(run_tool_here, tmp_path):
     source = tmp_path / "resnet18.pth"
     torch.save(torchvision.models.resnet18().state_dict(), source)
-    run = run_tool("convert_weights.py", source, tmp_path / "R-18.pkl")
+    run = run_tool_here("convert_weights.py", source, tmp_path / "R-18.pkl")
     assert run.returncode == 0, run.stderr
     assert "ResNet-18: 122 tensors, torchvision to detectron2 names, verified" in run.stdout
-    back = run_tool("convert_weights.py", tmp_path / "R-18.pkl", tmp_path / "back.safetensors", "--to", "torchvision")
+    back = run_tool_here(
+        "convert_weights.py", tmp_path / "R-18.pkl", tmp_path / "back.safetensors", "--to", "torchvision"
+    )
     assert "detectron2 to torchvision names" in back.stdout
-    assert "torchvision://resnet50/IMAGENET1K_V2  BSD-3-Clause" in run_tool("convert_weights.py", "--list").stdout
+    assert "torchvision://resnet50/IMAGENET1K_V2  BSD-3-Clause" in run_tool_here("convert_weights.py", "--list").stdout
 
 
 def test_costs_are_shown_by_part_and_over_depths(run_tool, tmp_path):
@@ -116,23 +119,23 @@ def test_depths_are_compared(run_tool, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tradeoff.html", "tradeoff.json"]
 
 
-def test_a_data_set_is_checked_and_cleaned(run_tool, coco_files, tmp_path):
+def test_a_data_set_is_checked_and_cleaned(run_tool_here, coco_files, tmp_path):
     path, images = coco_files
-    run = run_tool("check_dataset.py", "--annotations", path, "--images", images)
+    run = run_tool_here("check_dataset.py", "--annotations", path, "--images", images)
     assert (run.returncode, run.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings, 0 notes"), run.stderr
     path.write_text(path.read_text().replace("[4, 4, 20, 16]", "[4, 4, -20, 16]").replace("[8, 6, 30", "[-8, 6, 30"))
-    run = run_tool("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
+    run = run_tool_here("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
     assert run.returncode == 1, run.stderr
     assert "a.png, image 1, annotation 1: box [4, 4, -20, 16]: width and height above 0 would be right" in run.stdout
     assert "1 error, 1 warning, 0 notes" in run.stdout
     assert "1  boxes clipped to their image" in run.stdout
-    fixed = run_tool("check_dataset.py", "--annotations", tmp_path / "new" / path.name, "--images", images)
+    fixed = run_tool_here("check_dataset.py", "--annotations", tmp_path / "new" / path.name, "--images", images)
     assert (fixed.returncode, fixed.stdout.splitlines()[-1]) == (0, "0 errors, 0 warnings, 1 note")
-    again = run_tool("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
+    again = run_tool_here("check_dataset.py", "--annotations", path, "--images", images, "--fix", tmp_path / "new")
     assert (again.returncode, again.stdout) == (2, "")
 
 
-def test_results_are_evaluated_and_compared(run_tool, tmp_path):
+def test_results_are_evaluated_and_compared(run_tool, run_tool_here, tmp_path):
     content, results = random_results(31, num_images=10)
     paths = [tmp_path / name for name in ("annotations.json", "results.json", "other.json")]
     for path, data in zip(paths, (content, results, results[::2]), strict=True):
@@ -145,7 +148,7 @@ def test_results_are_evaluated_and_compared(run_tool, tmp_path):
     assert "bbox: AP of the other run" in run.stdout
     assert (tmp_path / "out" / "report.html").is_file()
     paths[1].write_text(json.dumps([row | {"score": None} for row in results]))
-    wrong = run_tool("evaluate.py", *args)
+    wrong = run_tool_here("evaluate.py", *args)
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert wrong.stderr.splitlines()[-1].startswith(f"evaluate: {paths[1]}: 200 of 200 results have a score that is no")
 
