@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
+import resource
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -14,15 +14,14 @@ from torch.utils.data import DataLoader, Dataset
 
 KIB = 2**10
 NUM_PER_BATCH = 64
-SECONDS_BETWEEN_LOOKS = 0.005
 
 
 def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     """Do ``work`` in a forked process, whose memory is gone afterwards.
 
     Returns:
-        What it returned, and the most memory it took at once in bytes, beyond what this process has; looked at from
-        here every few milliseconds, without the libraries, whose pages come and go.
+        What it returned, and the most memory it took at once in bytes, beyond what this process has. Pages of
+        libraries, which a forked process reads again as it needs them, are left out.
 
     Raises:
         RuntimeError: it failed, or was killed.
@@ -32,13 +31,8 @@ def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     child = context.Process(target=_work_and_report, args=(work, sender))
     child.start()
     sender.close()
-    status = Path(f"/proc/{child.pid}/status")
     try:
-        before = peak = receiver.recv()
-        while not receiver.poll(SECONDS_BETWEEN_LOOKS):
-            with contextlib.suppress(OSError, StopIteration):  # it has just ended
-                peak = max(peak, _read_kib(status, "RssAnon"))
-        return receiver.recv(), peak - before
+        return receiver.recv()
     except EOFError:
         raise RuntimeError("a process that measures was killed: too little memory?") from None
     finally:
@@ -46,8 +40,11 @@ def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
 
 
 def _work_and_report(work: Callable[[], Any], sender: Connection) -> None:
-    sender.send(_read_kib(Path("/proc/self/status"), "RssAnon"))
-    sender.send(work())
+    status = Path("/proc/self/status")
+    resident, of_files = _read_kib(status, "VmRSS"), _read_kib(status, "RssFile")
+    result = work()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB - resident
+    sender.send((result, peak - (_read_kib(status, "RssFile") - of_files)))
     sender.close()
     os._exit(0)  # the system frees the memory at once; Python would go through all objects
 
