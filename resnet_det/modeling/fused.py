@@ -43,7 +43,7 @@ def conv_sum_relu(
     Shapes:
         x: (N, C, H, W); weight: (D, C / groups, kernel, kernel); scale, bias: (D,); summand: that of the output.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or x.numel() == 0:
+    if is_captured() or x.numel() == 0:
         # A compiler fuses by itself, and what is traced should consist of ordinary operators.
         out = F.conv2d(x, _scale(weight, scale), bias, *geometry)
         out = out if summand is None else out + summand
@@ -54,6 +54,11 @@ def conv_sum_relu(
     if torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return _ConvSumReLU.apply(*tensors, scale, geometry, relu)
     return _run(*tensors, scale, geometry, relu, overwrite=overwrite)
+
+
+def is_captured() -> bool:
+    """Whether a compiler or a tracer follows, so that ordinary operators should be called."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:

@@ -16,7 +16,8 @@ from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.specs import STAGE_NAMES, DeformSpec, ResNetSpec, make_spec
 
-# With checkpointing, the input of so many blocks is kept. Fewer keep more inputs; more are computed again more often.
+# With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
+# more often.
 SEGMENT = 4
 
 

@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from detectron2.layers import ROIAlign
 
+from resnet_det.modeling.fused import is_captured
+
 # Boxes in a call. Large ones take longer than small ones, so that equal parts would not be ready at the same time.
 BOXES_AT_ONCE = 64
 
@@ -20,8 +22,8 @@ class ThreadedROIAlign(ROIAlign):
             input: (N, C, H, W); rois: (M, 5), image and XYXY; out: (M, C, *output_size).
         """
         num_threads = torch.get_num_threads()
-        is_plain = input.device.type == "cpu" and not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-        if not is_plain or num_threads == 1 or len(rois) <= BOXES_AT_ONCE:
+        is_serial = input.device.type == "cpu" and not is_captured()
+        if not is_serial or num_threads == 1 or len(rois) <= BOXES_AT_ONCE:
             return super().forward(input, rois)
         align = super().forward
         with ThreadPoolExecutor(num_threads) as pool:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import FunctionCtx, once_differentiable
 
-from resnet_det.modeling.fused import compute_dtype
+from resnet_det.modeling.fused import compute_dtype, is_captured
 
 TILE = 4
 # So many tiles are done at once: what is in between stays in the cache. Gradients of the weight add up from part to
@@ -51,11 +51,9 @@ INPUT_TRANSFORM, FILTER_TRANSFORM, OUTPUT_TRANSFORM = (
 def takes_winograd(x: torch.Tensor, transformed: torch.Tensor | None) -> bool:
     """Whether :func:`conv3x3` can take ``x``, and is faster. What is traced or compiled should consist of ordinary
     operators."""
-    if x.device.type != "cpu" or compute_dtype(x) != torch.float32:
+    if is_captured() or x.device.type != "cpu" or compute_dtype(x) != torch.float32:
         return False
-    is_plain = not (torch.jit.is_tracing() or torch.compiler.is_compiling())
-    is_large = x.numel() >= MIN_PIXELS * x.shape[1] or (transformed is not None and x.numel() > 0)
-    return is_plain and is_large
+    return x.numel() >= MIN_PIXELS * x.shape[1] or (transformed is not None and x.numel() > 0)
 
 
 def transform_weight(weight: torch.Tensor) -> torch.Tensor:

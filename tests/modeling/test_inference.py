@@ -141,7 +141,6 @@ def test_in_bfloat16_heads_compute_in_it_and_boxes_are_float32():
     assert not torch.is_autocast_enabled("cpu")
 
 
-@torch.no_grad()
 @pytest.mark.parametrize("num_rois", [0, 1, BOXES_AT_ONCE + 1, 1000])
 @torch.no_grad()
 def test_roi_align_with_several_threads_puts_out_the_same(num_rois, monkeypatch):
@@ -170,6 +169,7 @@ def record(calls, function):
     return run
 
 
+@torch.no_grad()
 def test_convolutions_that_are_not_like_ours_stay_as_they_are():
     class Model(nn.Module):
         def __init__(self):

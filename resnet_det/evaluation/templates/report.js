@@ -27,16 +27,14 @@ const placeNames = svg => {
   const {width, height} = svg.viewBox.baseVal, unit = width / svg.clientWidth, line = NAME_PX * unit, placed = [];
   if (!svg.clientWidth) return;
   for (const name of svg.querySelectorAll(".name")) {
-    name.dataset.place ??= JSON.stringify([name.x.baseVal[0].value, name.y.baseVal[0].value]);
     name.style.fontSize = `${line}px`;
     name.style.strokeWidth = `${3 * unit}px`;
-    const [left, base] = JSON.parse(name.dataset.place), long = name.getComputedTextLength();
+    const left = name.x.baseVal[0].value, base = name.y.baseVal[0].value, long = name.getComputedTextLength();
     const x = Math.max(2 * unit, Math.min(left, width - long - 2 * unit));
     let y = Math.max(line, base);
     const covers = other => x < other.x + other.long && other.x < x + long && Math.abs(y - other.y) < line;
     while (y < height && placed.some(covers)) y += line / 4;
-    name.setAttribute("x", x);
-    name.setAttribute("y", y);
+    name.setAttribute("transform", `translate(${x - left} ${y - base})`);
     placed.push({x, y, long});
   }
 };
