@@ -6,7 +6,10 @@ import json
 import logging
 import os
 import random
+import runpy
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,21 @@ def default_cfg() -> CfgNode:
     add_resnet_det_config(cfg)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     return cfg
+
+
+@pytest.fixture
+def run_tool_here(request, monkeypatch, capsys):
+    """In this process, for what is done at once: each process of its own would import torch again."""
+
+    def run(name, *args):
+        monkeypatch.chdir(request.config.rootpath)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
+        with pytest.raises(SystemExit) as stopped:
+            runpy.run_path(str(request.config.rootpath / "tools" / name), run_name="__main__")
+        torch.set_num_threads(1)  # the benchmarks take all
+        return subprocess.CompletedProcess(sys.argv, stopped.value.code or 0, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

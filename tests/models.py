@@ -15,6 +15,9 @@ from resnet_det import add_resnet_det_config
 
 ZOO = Path(detectron2.__path__[0]) / "model_zoo" / "configs"
 
+# KEY VALUE pairs where neither the size of the box head (half of an R-18's weights) nor the report matters.
+QUICK = ["MODEL.ROI_BOX_HEAD.FC_DIM", "64", "TEST.DETECTIONS_PER_IMAGE", "10", "RESNET_DET.TEST.REPORT", "False"]
+
 OUR_NAMES = {
     "build_resnet_backbone": "build_resnet_det_backbone",
     "build_resnet_fpn_backbone": "build_resnet_det_fpn_backbone",

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from models import make_inputs
@@ -59,18 +58,19 @@ def test_lazy_config_builds_and_runs(name):
     assert lazy.optimizer.lr == cfg.SOLVER.BASE_LR
 
 
-def test_training_and_evaluation(small_data, tmp_path, request):
-    runner = tmp_path / "run.py"
-    runner.write_text(
-        "import sys\n"
-        "from detectron2.data.datasets import register_coco_instances\n"
-        f"register_coco_instances('lazy_train', {{}}, {small_data['train'][0]!r}, {small_data['train'][1]!r})\n"
-        f"register_coco_instances('lazy_val', {{}}, {small_data['val'][0]!r}, {small_data['val'][1]!r})\n"
-        f"sys.path.insert(0, {str(request.config.rootpath / 'tools')!r})\n"
-        "import lazyconfig_train_net\n"
-        "sys.exit(lazyconfig_train_net.main())\n"
-    )
-    config = ["--config-file", "configs/lazy/COCO-Detection/faster_rcnn_R_18_FPN_1x.py"]
+@pytest.fixture
+def lazy_data(small_data):
+    for split, files in small_data.items():
+        register_coco_instances(f"lazy_{split}", {}, *files)
+    yield
+    for split in small_data:
+        DatasetCatalog.remove(f"lazy_{split}")
+        MetadataCatalog.remove(f"lazy_{split}")
+
+
+@pytest.mark.usefixtures("lazy_data")
+def test_training_and_evaluation(run_tool_here, tmp_path):
+    config = ["--config-file", ROOT / "lazy/COCO-Detection/faster_rcnn_R_18_FPN_1x.py"]
     pairs = [
         "train.max_iter=2",
         "train.init_checkpoint=",
@@ -81,26 +81,21 @@ def test_training_and_evaluation(small_data, tmp_path, request):
     pairs += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "dataloader.train.total_batch_size=2"]
     pairs += ["dataloader.train.mapper.augmentations.0.short_edge_length=96", "model.backbone.bottom_up.norm=GN"]
     pairs += ["dataloader.test.mapper.augmentations.0.short_edge_length=96"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def run(*args):
-        command = [sys.executable, str(runner), *config, *args]
-        return subprocess.run(command, cwd=request.config.rootpath, env=environment, capture_output=True, text=True)
+        return run_tool_here("lazyconfig_train_net.py", *config, *args)
 
-    trained = run(*pairs, "train.checkpointer.period=1")
-    assert trained.returncode == 0, trained.stdout[-2000:] + trained.stderr[-3000:]
+    assert run(*pairs, "train.checkpointer.period=1").returncode == 0
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
     final = tmp_path / "out" / "model_final.pth"
     whole = torch.load(final, weights_only=True)["model"]
     final.unlink()
     (tmp_path / "out" / "last_checkpoint").write_text("model_0000000.pth")
-    resumed = run("--resume", *pairs, "train.checkpointer.period=1")
-    assert resumed.returncode == 0, resumed.stdout[-2000:] + resumed.stderr[-3000:]
+    assert run("--resume", *pairs, "train.checkpointer.period=1").returncode == 0
     again = torch.load(final, weights_only=True)["model"]
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
     weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
-    evaluated = run("--eval-only", *pairs, weights)
-    assert evaluated.returncode == 0, evaluated.stderr[-3000:]
+    assert run("--eval-only", *pairs, weights).returncode == 0
     other = run("--eval-only", *pairs, weights, "model.backbone.bottom_up.depth=34")
     assert other.returncode == 2
     assert "this file is a ResNet-18, the config says 34" in other.stderr

@@ -1,11 +1,9 @@
 """The demo data: turned and overlapping shapes on textured backgrounds, in COCO format, made here in seconds.
 
 Everything is drawn with whole numbers from a frozen random stream and stored uncompressed (BMP), so the files are the
-same to the
-byte on every machine. Objects are 16 to 160 pixels; annotations cover what is visible of them. A few clusters of
-small shapes are
-crowd regions with run-length masks. ``keypoints_*.json`` holds the classes with keypoints alone, as COCO's person
-files do.
+same to the byte on every machine. Objects are 16 to 160 pixels; annotations cover what is visible of them. A few
+clusters of small shapes are crowd regions with run-length masks. ``keypoints_*.json`` holds the classes with keypoints
+alone, as COCO's person files do.
 """
 
 from __future__ import annotations

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -241,8 +239,7 @@ def test_the_area_of_a_polygon_does_not_depend_on_its_sense():
     assert polygon_area([0, 0, 4, 0, 4, 3]) == polygon_area([4, 3, 4, 0, 0, 0]) == 6
 
 
-def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path, request):
-    tool = str(request.config.rootpath / "tools" / "prepare_dataset.py")
+def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path, run_tool_here):
     for arguments, line in (
         (
             ["voc", voc],
@@ -253,7 +250,6 @@ def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path,
             f"{tmp_path}/out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
         ),
     ):
-        command = [sys.executable, tool, *map(str, arguments), "--output", str(tmp_path / "out")]
-        run = subprocess.run(command, cwd=request.config.rootpath, capture_output=True, text=True)
+        run = run_tool_here("prepare_dataset.py", *arguments, "--output", tmp_path / "out")
         assert run.returncode == 0, run.stderr
         assert line in run.stdout

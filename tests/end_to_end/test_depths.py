@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from models import QUICK
 
 from resnet_det.engine import build_train_parser, train_or_evaluate
 
@@ -22,6 +23,7 @@ def test_depth_by_one_key(depth, small_data, tmp_path, monkeypatch, request):
         "(64,)",
         "INPUT.MIN_SIZE_TEST",
         "64",
+        *QUICK,
     ]
     common = ["MODEL.DEVICE", "cpu", "MODEL.RESNETS.DEPTH", str(depth), "OUTPUT_DIR", str(tmp_path), *small]
     config = ["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml"]

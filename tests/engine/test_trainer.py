@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from models import QUICK
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg
 from resnet_det.engine.precision import choose_amp_dtype, measure_bfloat16_speed_up
@@ -22,7 +23,7 @@ def make_cfg(small_data, tmp_path, monkeypatch, request):
 
     def make(*opts, out="out"):
         data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
-        small = ["SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128"]
+        small = ["SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128", *QUICK]
         fixed = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "SOLVER.AMP.ENABLED", "False", *small]
         args = ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
         return setup_cfg(build_train_parser().parse_args(args))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
+from models import QUICK
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
 from resnet_det.engine.checkpoint import Checkpointer
@@ -35,7 +36,7 @@ def make_args(small_data, tmp_path, monkeypatch, request):
 
     def make(*opts, out="out"):
         data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
-        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2"]
+        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2", *QUICK]
         fixed += ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "SOLVER.MAX_ITER", "4"]
         return ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
 
@@ -134,7 +135,7 @@ def test_accumulated_gradients_are_those_of_the_large_batch(make_trainer):
 
 def square_images():
     """All images of one size: padding changes what a convolution sees at the border."""
-    return ["RESNET_DET.DATA.LSJ.ENABLED", True, "RESNET_DET.DATA.LSJ.SIZE", 96, "RESNET_DET.DATA.LSJ.MIN_SCALE", 0.9]
+    return ["RESNET_DET.DATA.LSJ.ENABLED", True, "RESNET_DET.DATA.LSJ.SIZE", 64, "RESNET_DET.DATA.LSJ.MIN_SCALE", 0.9]
 
 
 def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True, torchrun=()):
@@ -192,6 +193,8 @@ def test_two_processes_have_the_losses_of_one(make_args, tmp_path, request):
             make_args(*opts, out=f"p{processes}"), tmp_path, request, processes=processes, patch=EVERY_ITERATION
         )
         assert code == 0, output[-3000:]
+        assert f"World size: {processes}" in output
+        assert set(json.loads((tmp_path / f"p{processes}" / "results.json").read_text())) == {"bbox"}
         losses.append(losses_of(tmp_path / f"p{processes}"))
     assert len(losses[0]) == len(losses[1]) == 20
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)

@@ -30,6 +30,7 @@ def for_random_weights(cfg):
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 40
     cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 20, 16
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64  # Detectron2's in both models
     return cfg
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 
@@ -20,26 +19,12 @@ from resnet_det.benchmark.random_results import random_results
 
 @pytest.fixture
 def run_tool(request):
-    def run(name, *args, python=sys.executable):
+    def run(name, *args):
         env = os.environ | {"OMP_NUM_THREADS": "1"}  # as in conftest.py
-        command = [python, str(request.config.rootpath / "tools" / name), *map(str, args)]
+        command = [sys.executable, str(request.config.rootpath / "tools" / name), *map(str, args)]
         return subprocess.run(
             command, cwd=request.config.rootpath, capture_output=True, text=True, timeout=300, env=env
         )
-
-    return run
-
-
-@pytest.fixture
-def run_tool_here(request, monkeypatch, capsys):
-    """In this process, for what is done at once: each process of its own would import torch again."""
-
-    def run(name, *args):
-        monkeypatch.setattr(sys, "argv", [name, *map(str, args)])
-        with pytest.raises(SystemExit) as stopped:
-            runpy.run_path(str(request.config.rootpath / "tools" / name), run_name="__main__")
-        torch.set_num_threads(1)  # as in conftest.py; the benchmarks take all
-        return subprocess.CompletedProcess(sys.argv, stopped.value.code or 0, *capsys.readouterr())
 
     return run
 
@@ -103,17 +88,19 @@ def test_weights_are_converted_and_listed(run_tool_here, tmp_path):
     assert "torchvision://resnet50/IMAGENET1K_V2  BSD-3-Clause" in run_tool_here("convert_weights.py", "--list").stdout
 
 
-def test_costs_are_shown_by_part_and_over_depths(run_tool, tmp_path):
+def test_costs_are_shown_by_part_and_over_depths(run_tool_here, tmp_path):
     config = ["--config-file", "configs/COCO-Detection/retinanet_R_50_FPN_1x.yaml", "--input-size", "64", "96"]
-    run = run_tool("analyze_model.py", *config, "--compare-depths", 18, 34, "--repeats", 1, "--output", tmp_path)
+    run = run_tool_here("analyze_model.py", *config, "--compare-depths", 18, 34, "--repeats", 1, "--output", tmp_path)
     assert run.returncode == 0, run.stderr
     assert "R-34, one image of 64x96 on cpu" in run.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"costs.json", "costs.png"}
 
 
-def test_depths_are_compared(run_tool, tmp_path):
+def test_depths_are_compared(run_tool_here, tmp_path):
     config = ["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml", "--depths", 18, 34]
-    run = run_tool("compare_depths.py", *config, "--input-size", 64, 96, "--no-latency", "--output", tmp_path / "out")
+    run = run_tool_here(
+        "compare_depths.py", *config, "--input-size", 64, 96, "--no-latency", "--output", tmp_path / "out"
+    )
     assert run.returncode == 0, run.stderr
     assert "Is R-34 worth it? Configs alone do not tell: they have no AP." in run.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tradeoff.html", "tradeoff.json"]
@@ -135,13 +122,13 @@ def test_a_data_set_is_checked_and_cleaned(run_tool_here, coco_files, tmp_path):
     assert (again.returncode, again.stdout) == (2, "")
 
 
-def test_results_are_evaluated_and_compared(run_tool, run_tool_here, tmp_path):
+def test_results_are_evaluated_and_compared(run_tool_here, tmp_path):
     content, results = random_results(31, num_images=10)
     paths = [tmp_path / name for name in ("annotations.json", "results.json", "other.json")]
     for path, data in zip(paths, (content, results, results[::2]), strict=True):
         path.write_text(json.dumps(data))
     args = ["--annotations", paths[0], "--results", paths[1], "--iou-type", "bbox"]
-    run = run_tool("evaluate.py", *args, "--compare", paths[2], "--output", tmp_path / "out")
+    run = run_tool_here("evaluate.py", *args, "--compare", paths[2], "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert f"bbox: AP {numbers['bbox']['metrics']['AP']:.1f} (" in run.stdout
@@ -153,7 +140,9 @@ def test_results_are_evaluated_and_compared(run_tool, run_tool_here, tmp_path):
     assert wrong.stderr.splitlines()[-1].startswith(f"evaluate: {paths[1]}: 200 of 200 results have a score that is no")
 
 
-def test_images_a_folder_and_a_video_are_drawn_and_a_corrupt_image_is_told(run_tool, request, default_cfg, tmp_path):
+def test_images_a_folder_and_a_video_are_drawn_and_a_corrupt_image_is_told(
+    run_tool, run_tool_here, request, default_cfg, tmp_path
+):
     default_cfg.merge_from_file(str(request.config.rootpath / "configs/demo/mask_rcnn_R_18_FPN.yaml"))
     default_cfg.MODEL.DEVICE = "cpu"
     torch.save({"model": build_model(default_cfg).state_dict()}, tmp_path / "weights.pth")
@@ -171,7 +160,7 @@ def test_images_a_folder_and_a_video_are_drawn_and_a_corrupt_image_is_told(run_t
     opts = ["--opts", "MODEL.WEIGHTS", tmp_path / "weights.pth", "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", "64"]
     opts += ["DATASETS.TRAIN", "()", "DATASETS.TEST", "()", "MODEL.ROI_HEADS.NUM_CLASSES", "6"]
     images = [tmp_path / f"{number}.png" for number in range(3)]
-    good = run_tool(
+    good = run_tool_here(
         "visualize.py", *config, "--input", *images, tmp_path / "clip.avi", "--output", tmp_path / "a", *opts
     )
     assert good.returncode == 0, good.stderr
@@ -187,8 +176,8 @@ def test_images_a_folder_and_a_video_are_drawn_and_a_corrupt_image_is_told(run_t
     assert {path.name for path in (tmp_path / "b").glob("*.png")} == {"3.png", "4.png"}
 
 
-def test_the_environment_is_described_and_tested(run_tool):
-    run = run_tool("check_env.py")
+def test_the_environment_is_described_and_tested(run_tool_here):
+    run = run_tool_here("check_env.py")
     assert run.returncode == 0, run.stderr
     assert "self-test passed" in run.stdout
     assert "Detectron2 0." in run.stdout

@@ -11,6 +11,7 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from models import QUICK
 
 from resnet_det import add_resnet_det_config
 from resnet_det.engine.candidates import find_differences, load_candidate, load_test_inputs, read_configs, read_runs
@@ -20,7 +21,7 @@ from resnet_det.tradeoff import cost as cost_module
 from resnet_det.tradeoff.learning import MAX_POINTS, read_curves
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
-QUICK = Measuring(pairs=7)
+MEASURING = Measuring(pairs=3)
 
 
 def write_run(folder, depth, data, *, seed, opts=()):
@@ -29,7 +30,8 @@ def write_run(folder, depth, data, *, seed, opts=()):
     add_resnet_det_config(cfg)
     cfg.merge_from_file(DEMO)
     entry = ["small_val_compared", *data]
-    cfg.merge_from_list(["MODEL.RESNETS.DEPTH", depth, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 64, *opts])
+    cfg.merge_from_list(["MODEL.RESNETS.DEPTH", depth, "MODEL.DEVICE", "cpu", "INPUT.MIN_SIZE_TEST", 64])
+    cfg.merge_from_list([*QUICK, *opts])
     cfg.RESNET_DET.DATA.COCO, cfg.DATASETS.TEST, cfg.OUTPUT_DIR = [entry], (entry[0],), "moved/since"
     (folder / "inference").mkdir(parents=True)
     (folder / "config.yaml").write_text(cfg.dump())
@@ -75,7 +77,7 @@ def runs(finished, tmp_path):
 
 
 def test_two_runs_become_a_page(finished, tmp_path, browse):
-    tradeoff, verdict = compare_runs(finished, tmp_path / "new" / "out", QUICK, num_images=2, num_draws=20)
+    tradeoff, verdict = compare_runs(finished, tmp_path / "new" / "out", MEASURING, num_images=2, num_draws=20)
     assert list(tradeoff.names) == ["R-18", "R-34"]
     assert verdict.question in ("Is R-34 worth it?", "Is R-18 worth it?")  # whichever took longer
     assert [accuracy.iou_type for accuracy in tradeoff.accuracies] == ["bbox"]
@@ -86,7 +88,7 @@ def test_two_runs_become_a_page(finished, tmp_path, browse):
     assert deep.parameters - shallow.parameters == weights + norms
     assert deep.gmacs > shallow.gmacs > 0.1
     assert shallow.memory_mib > 1
-    assert len(deep.rounds_ms) == 7
+    assert len(deep.rounds_ms) == 3
     assert deep.latency_ms == pytest.approx(np.median(deep.rounds_ms))
     assert tradeoff.differences == {"SOLVER.MAX_ITER": ["900", "901"]}
     assert tradeoff.curves[0] == {"total_loss": [(19, 2.0), (39, 1.5)], "bbox/AP": [(39, 12.5)]}
@@ -119,7 +121,7 @@ def test_what_cannot_be_measured_is_said_and_ap_is_there(finished, tmp_path, mon
         raise RuntimeError("out of memory\nand a long story")
 
     monkeypatch.setattr(cost_module, "analyze_model", fail)
-    tradeoff, verdict = compare_runs(finished, tmp_path, QUICK, num_images=1, num_draws=5)
+    tradeoff, verdict = compare_runs(finished, tmp_path, MEASURING, num_images=1, num_draws=5)
     assert len(failing) == 2
     assert tradeoff.axis == "parameters_m"
     assert not tradeoff.is_complete
@@ -136,7 +138,7 @@ def test_ap_is_written_before_cost_is_measured(finished, tmp_path, monkeypatch):
 
     monkeypatch.setattr("resnet_det.tradeoff.run.measure_costs", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        compare_runs(finished, tmp_path, QUICK, num_draws=5)
+        compare_runs(finished, tmp_path, MEASURING, num_draws=5)
     numbers = json.loads((tmp_path / "tradeoff.json").read_text())
     assert numbers["detectors"][1]["ap"]["bbox"]["interval"]["value"] > 10
     assert numbers["notes"] == ["Measuring the cost has not ended."]
@@ -198,21 +200,21 @@ def break_both(runs):
 def test_what_is_wrong_with_runs_is_said(runs, tmp_path, damage, message):
     damage(runs)
     with pytest.raises(InputError, match=message):
-        compare_runs(runs, tmp_path / "out", QUICK, num_draws=5)
+        compare_runs(runs, tmp_path / "out", MEASURING, num_draws=5)
 
 
 def test_numbers_that_cannot_be_are_one_error(finished, tmp_path):
     with pytest.raises(InputError, match="--images 0: 1 or more"):
-        compare_runs(finished, tmp_path, QUICK, num_images=0)
+        compare_runs(finished, tmp_path, MEASURING, num_images=0)
     with pytest.raises(InputError, match="--input-size 64 31: 32 pixels or more each"):
-        compare_configs([DEMO], [18, 34], tmp_path, QUICK, input_size=(64, 31))
+        compare_configs([DEMO], [18, 34], tmp_path, MEASURING, input_size=(64, 31))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_is_a_file_is_one_error(finished, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match=r"--output \S+file: "):
-        compare_runs(finished, tmp_path / "file", QUICK)
+        compare_runs(finished, tmp_path / "file", MEASURING)
 
 
 def test_configs_alone_have_costs(tmp_path, browse, monkeypatch, request):
