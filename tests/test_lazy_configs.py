@@ -26,13 +26,15 @@ def yaml_twin(name):
     cfg = get_cfg()
     add_resnet_det_config(cfg)
     cfg.merge_from_file(str(ROOT / name.replace(".py", ".yaml")))
-    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.DEVICE, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = "cpu", 16
     return cfg
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_lazy_config_builds_and_runs(name):
     lazy = LazyConfig.load(str(ROOT / "lazy" / name))
+    if "roi_heads" in lazy.model:
+        lazy.model.roi_heads.batch_size_per_image = 16
     torch.manual_seed(0)
     model = instantiate(lazy.model)
     cfg = yaml_twin(name)

@@ -46,8 +46,9 @@ def make_args(small_data, tmp_path, monkeypatch, request):
 @pytest.fixture
 def make_trainer(make_args):
     def make(*opts, out="out"):
-        torch.manual_seed(0)  # as default_setup does
-        return Trainer(setup_cfg(build_train_parser().parse_args(make_args(*opts, out=out))))
+        cfg = setup_cfg(build_train_parser().parse_args(make_args(*opts, out=out)))
+        torch.manual_seed(cfg.SEED)  # as default_setup does
+        return Trainer(cfg)
 
     return make
 
@@ -176,28 +177,18 @@ JSONWriter.__init__ = lambda self, path: begin(self, path, window_size=1)
 """
 
 
-def test_two_processes_have_the_losses_of_one(make_args, tmp_path, request):
-    opts = [
-        *NO_SAMPLING[:-2],
-        *square_images(),
-        "SOLVER.MAX_ITER",
-        20,
-        "SOLVER.IMS_PER_BATCH",
-        4,
-        "SOLVER.BASE_LR",
-        1e-4,
-    ]
-    losses = []
-    for processes in (1, 2):
-        code, output = run_tool(
-            make_args(*opts, out=f"p{processes}"), tmp_path, request, processes=processes, patch=EVERY_ITERATION
-        )
-        assert code == 0, output[-3000:]
-        assert f"World size: {processes}" in output
-        assert set(json.loads((tmp_path / f"p{processes}" / "results.json").read_text())) == {"bbox"}
-        losses.append(losses_of(tmp_path / f"p{processes}"))
-    assert len(losses[0]) == len(losses[1]) == 20
-    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+def test_two_processes_have_the_losses_of_one(make_trainer, make_args, tmp_path, request):
+    opts = [*NO_SAMPLING[:-2], *square_images(), "SOLVER.MAX_ITER", 20]
+    opts += ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 1e-4]
+    alone = make_trainer(*opts, out="alone")
+    alone.train()
+    code, output = run_tool(make_args(*opts), tmp_path, request, processes=2, patch=EVERY_ITERATION)
+    assert code == 0, output[-3000:]
+    assert "World size: 2" in output
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
+    losses = losses_of(tmp_path / "out")
+    assert len(losses) == 20
+    assert losses == pytest.approx([loss for loss, _ in alone.storage.history("total_loss").values()], rel=1e-4)
 
 
 NAN_ON_RANK_1 = """

@@ -106,7 +106,7 @@ def compare_backbones(theirs, ours, channels):
     Where an activation is zero up to rounding, ReLU's derivative is 0 in one sum and 1 in the other: that is a percent
     of a gradient, here. tests/modeling/test_fused.py has single convolutions, to the last digits.
     """
-    image = torch.randn(2, channels, 96, 128)
+    image = torch.randn(2, channels, 64, 96)
     for is_training in (True, False):
         outputs, gradients = [], []
         for backbone in (theirs.train(is_training), ours.train(is_training)):

@@ -96,16 +96,6 @@ def test_costs_are_shown_by_part_and_over_depths(run_tool_here, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"costs.json", "costs.png"}
 
 
-def test_depths_are_compared(run_tool_here, tmp_path):
-    config = ["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml", "--depths", 18, 34]
-    run = run_tool_here(
-        "compare_depths.py", *config, "--input-size", 64, 96, "--no-latency", "--output", tmp_path / "out"
-    )
-    assert run.returncode == 0, run.stderr
-    assert "Is R-34 worth it? Configs alone do not tell: they have no AP." in run.stdout
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tradeoff.html", "tradeoff.json"]
-
-
 def test_a_data_set_is_checked_and_cleaned(run_tool_here, coco_files, tmp_path):
     path, images = coco_files
     run = run_tool_here("check_dataset.py", "--annotations", path, "--images", images)
