@@ -1,4 +1,4 @@
-"""Several processes on the CPU by Detectron2's launcher; test_training.py has those of torchrun."""
+"""Several processes on the CPU by Detectron2's launcher; test_processes.py has those of torchrun."""
 
 from __future__ import annotations
 

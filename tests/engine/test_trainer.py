@@ -8,25 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from models import QUICK
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg
 from resnet_det.engine.precision import choose_amp_dtype, measure_bfloat16_speed_up
 from resnet_det.engine.step import TrainStep
 
-DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
-
 
 @pytest.fixture
-def make_cfg(small_data, tmp_path, monkeypatch, request):
-    monkeypatch.chdir(request.config.rootpath)
-
-    def make(*opts, out="out"):
-        data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
-        small = ["SOLVER.IMS_PER_BATCH", "2", "INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", "128", *QUICK]
-        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "2", "SOLVER.AMP.ENABLED", "False", *small]
-        args = ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
-        return setup_cfg(build_train_parser().parse_args(args))
+def make_cfg(make_args):
+    def make(*opts):
+        small = ["SOLVER.MAX_ITER", 2, "INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", 128]
+        return setup_cfg(build_train_parser().parse_args(make_args(*small, *opts)))
 
     return make
 

@@ -1,74 +1,23 @@
-"""A run that is interrupted, split over processes or over steps is the run that was not."""
+"""A run that is interrupted or split over steps is the run that was not; and what else training promises."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from models import QUICK
+from training import EVERYTHING_ON, NO_SAMPLING, assert_same_run, final_state, square_images
 
-from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
+from resnet_det.engine import Trainer, build_train_parser, train_or_evaluate
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.hooks import EvaluationHook, mean_losses
 from resnet_det.engine.loaders import build_validation_loss_loader
 from resnet_det.engine.solver import backbone_lr_factor
 from resnet_det.engine.step import TrainingFailedError
 from resnet_det.errors import InputError
-
-DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
-EVERYTHING_ON = ["RESNET_DET.TRAIN.ACCUMULATE", "2", "RESNET_DET.TRAIN.EMA_DECAY", "0.9"]
-EVERYTHING_ON += ["RESNET_DET.TRAIN.CLIP_GRAD_NORM", "5.0", "RESNET_DET.TRAIN.BEST_METRIC", "bbox/AP"]
-
-
-@pytest.fixture
-def make_args(small_data, tmp_path, monkeypatch, request):
-    monkeypatch.chdir(request.config.rootpath)
-
-    def make(*opts, out="out"):
-        data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
-        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2", *QUICK]
-        fixed += ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "SOLVER.MAX_ITER", "4"]
-        return ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
-
-    return make
-
-
-@pytest.fixture
-def make_trainer(make_args):
-    def make(*opts, out="out"):
-        cfg = setup_cfg(build_train_parser().parse_args(make_args(*opts, out=out)))
-        torch.manual_seed(cfg.SEED)  # as default_setup does
-        return Trainer(cfg)
-
-    return make
-
-
-def final_state(folder):
-    return torch.load(Path(folder, "model_final.pth"), weights_only=True)
-
-
-def assert_same_run(one, other):
-    assert one["iteration"] == other["iteration"]
-    pairs = [(one["model"], other["model"]), (one["trainer"]["_trainer"]["ema"], other["trainer"]["_trainer"]["ema"])]
-    for ours, theirs in pairs:
-        assert ours.keys() == theirs.keys()
-        for name, tensor in ours.items():
-            assert torch.equal(tensor, theirs[name]), name
-    optimizers = [run["trainer"]["_trainer"]["optimizer"]["state"] for run in (one, other)]
-    for index, state in optimizers[0].items():
-        assert all(
-            torch.equal(torch.as_tensor(state[key]), torch.as_tensor(optimizers[1][index][key])) for key in state
-        )
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -103,26 +52,11 @@ def test_workers_do_not_change_the_batches(make_trainer):
 
 
 # Without sampling, and with as many proposals in each image, losses are means over the images.
-NO_SAMPLING = ["MODEL.MASK_ON", "False", "MODEL.RPN.BATCH_SIZE_PER_IMAGE", "100000", "MODEL.RESNETS.NORM", "GN"]
-NO_SAMPLING += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "20", "MODEL.RPN.PRE_NMS_TOPK_TRAIN", "300"]
-NO_SAMPLING += ["MODEL.ROI_HEADS.PROPOSAL_APPEND_GT", "False", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", "1000"]
-NO_SAMPLING += ["MODEL.ROI_HEADS.POSITIVE_FRACTION", "1.0", "MODEL.ROI_HEADS.IOU_THRESHOLDS", "[0.5]"]
-NO_SAMPLING += [
-    "MODEL.ROI_HEADS.IOU_LABELS",
-    "[0,1]",
-    "MODEL.RPN.NMS_THRESH",
-    "0.95",
-    "MODEL.RPN.POSITIVE_FRACTION",
-    "1.0",
-]
-NO_SAMPLING += ["DATALOADER.ASPECT_RATIO_GROUPING", "False", "INPUT.SIZE_DIVISIBILITY", "0"]
-
-
 def test_accumulated_gradients_are_those_of_the_large_batch(make_trainer):
     gradients = []
     for batch_size, accumulate in ((8, 1), (2, 4)):
         opts = ["SOLVER.IMS_PER_BATCH", batch_size, "RESNET_DET.TRAIN.ACCUMULATE", accumulate, *square_images()]
-        trainer = make_trainer(*NO_SAMPLING[:-2], *opts)
+        trainer = make_trainer(*NO_SAMPLING, *opts)
         step = trainer._trainer
         step._step_optimizer = lambda: None
         step.iter = 0
@@ -132,204 +66,6 @@ def test_accumulated_gradients_are_those_of_the_large_batch(make_trainer):
     for name, large in gradients[0].items():
         small = gradients[1][name]
         assert (small - large).abs().max() <= 1e-5 * max(1.0, float(large.abs().max())), name
-
-
-def square_images():
-    """All images of one size: padding changes what a convolution sees at the border."""
-    return ["RESNET_DET.DATA.LSJ.ENABLED", True, "RESNET_DET.DATA.LSJ.SIZE", 64, "RESNET_DET.DATA.LSJ.MIN_SCALE", 0.9]
-
-
-def run_tool(args, tmp_path, request, *, processes=1, patch="", wait=True, torchrun=()):
-    """Run tools/train_net.py, with ``patch`` executed before, alone or by torchrun (with more of its flags)."""
-    script = tmp_path / "run.py"
-    tools = str(request.config.rootpath / "tools")
-    script.write_text(
-        f"import sys\nsys.path.insert(0, {tools!r})\nimport train_net\n{patch}\nsys.exit(train_net.main())\n"
-    )
-    command = [sys.executable]
-    if processes > 1:
-        command += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-        command += torchrun
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    log = tmp_path / "printed.txt"  # no pipe: one that nobody reads stops the process
-    with log.open("w") as file:
-        process = subprocess.Popen(
-            [*command, str(script), *args], cwd=request.config.rootpath, env=environment, stdout=file, stderr=file
-        )
-    if not wait:
-        return process
-    process.wait(timeout=300)
-    return process.returncode, log.read_text()
-
-
-def losses_of(folder):
-    lines = [json.loads(line) for line in Path(folder, "metrics.json").read_text().splitlines()]
-    return [line["total_loss"] for line in lines if "total_loss" in line]
-
-
-EVERY_ITERATION = """
-from detectron2.engine import hooks
-start = hooks.PeriodicWriter.__init__
-hooks.PeriodicWriter.__init__ = lambda self, writers, period: start(self, writers, 1)
-from detectron2.utils.events import JSONWriter
-begin = JSONWriter.__init__
-JSONWriter.__init__ = lambda self, path: begin(self, path, window_size=1)
-"""
-
-
-def test_two_processes_have_the_losses_of_one(make_trainer, make_args, tmp_path, request):
-    opts = [*NO_SAMPLING[:-2], *square_images(), "SOLVER.MAX_ITER", 20]
-    opts += ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 1e-4]
-    alone = make_trainer(*opts, out="alone")
-    alone.train()
-    code, output = run_tool(make_args(*opts), tmp_path, request, processes=2, patch=EVERY_ITERATION)
-    assert code == 0, output[-3000:]
-    assert "World size: 2" in output
-    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
-    losses = losses_of(tmp_path / "out")
-    assert len(losses) == 20
-    assert losses == pytest.approx([loss for loss, _ in alone.storage.history("total_loss").values()], rel=1e-4)
-
-
-NAN_ON_RANK_1 = """
-from detectron2.utils import comm
-from resnet_det.engine import step
-forward = step.TrainStep._forward_and_backward
-def fail(self, batch, **kwargs):
-    if self.iter == 1 and comm.get_rank() == 1:
-        self.model.module.backbone.bottom_up.stem.conv1.weight.data.fill_(float("nan"))
-    return forward(self, batch, **kwargs)
-step.TrainStep._forward_and_backward = fail
-"""
-
-
-def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, request):
-    start = time.monotonic()
-    code, output = run_tool(make_args(), tmp_path, request, processes=2, patch=NAN_ON_RANK_1)
-    assert code != 0
-    assert time.monotonic() - start < 90, "nobody hangs"
-    assert "training stopped at iteration 1 in process 1, on image ids" in output
-    assert (tmp_path / "out" / "failed_batch_rank1_iter1.pth").is_file()
-
-
-def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
-    process = run_tool(make_args("SOLVER.MAX_ITER", 5000), tmp_path, request, processes=2, wait=False)
-    wait_for_numbers(tmp_path / "out" / "metrics.json")
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    assert len(children) >= 2
-    start = time.monotonic()
-    os.kill(int(children[-1]), signal.SIGKILL)
-    process.wait(timeout=60)
-    assert time.monotonic() - start < 30
-    assert process.returncode != 0
-
-
-def test_nothing_is_left_of_a_run_that_is_killed(make_args, tmp_path, request):
-    args = make_args("SOLVER.MAX_ITER", 5000, "DATALOADER.NUM_WORKERS", 2, "RESNET_DET.DATA.PREFETCH_FACTOR", 4)
-    process = run_tool(args, tmp_path, request, processes=2, wait=False)
-    wait_for_numbers(tmp_path / "out" / "metrics.json")
-    family = descendants(process.pid)
-    assert len(family) >= 6  # two processes with two workers each
-    process.kill()
-    process.wait()
-    deadline = time.monotonic() + 30
-    while any(Path("/proc", str(pid)).exists() for pid in family):
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
-def descendants(pid):
-    """The processes that one started, and those that they started."""
-    found = []
-    for child in subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split():
-        found += [int(child), *descendants(int(child))]
-    return found
-
-
-def wait_for_numbers(metrics):
-    deadline = time.monotonic() + 120
-    while not (metrics.is_file() and metrics.read_text()):
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
-
-
-@pytest.mark.long
-def test_torchrun_restarts_and_the_run_goes_on(make_args, tmp_path, request):
-    marker = tmp_path / "died"
-    patch = f"""
-import os, pathlib, signal
-from resnet_det.engine import step
-forward = step.TrainStep._forward_and_backward
-def die_once(self, batch, **kwargs):
-    if self.iter == 2 and os.environ["RANK"] == "1" and not pathlib.Path({str(marker)!r}).exists():
-        pathlib.Path({str(marker)!r}).touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return forward(self, batch, **kwargs)
-step.TrainStep._forward_and_backward = die_once
-"""
-    args = make_args("SOLVER.CHECKPOINT_PERIOD", 1, "RESNET_DET.TEST.MAX_IMAGES", 1)
-    code, output = run_tool(args, tmp_path, request, processes=2, patch=patch, torchrun=["--max-restarts", "1"])
-    assert code == 0, output[-3000:]
-    assert marker.exists()
-    assert "Starting training from iteration 2" in output
-    assert final_state(tmp_path / "out")["iteration"] == 3
-
-
-def test_sigterm_saves_and_ends_cleanly(make_args, tmp_path, request):
-    patch = """
-import os, signal
-from resnet_det.engine import step
-forward = step.TrainStep._forward_and_backward
-def send(self, batch, **kwargs):
-    if self.iter == 2:
-        os.kill(os.getpid(), signal.SIGTERM)
-    return forward(self, batch, **kwargs)
-step.TrainStep._forward_and_backward = send
-"""
-    code, output = run_tool(make_args("SOLVER.MAX_ITER", 500), tmp_path, request, patch=patch)
-    assert code == 0, output[-3000:]
-    assert "SIGTERM was received; go on with --resume" in output
-    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000002.pth"
-
-
-DIE_WHILE_SAVING = """
-import os, signal, torch
-save = torch.save
-def die(content, file, *args, **kwargs):
-    save(content, file, *args, **kwargs)
-    if content.get("iteration") == 5:
-        file.truncate(1000)
-        os.kill(os.getpid(), signal.SIGKILL)
-torch.save = die
-"""
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_ten_kills_change_nothing(make_args, tmp_path, request, num_workers):
-    opts = [*EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", num_workers, "SOLVER.MAX_ITER", 40]
-    code, output = run_tool(make_args(*opts, out="whole"), tmp_path, request)
-    assert code == 0, output[-3000:]
-    kills = random.Random(num_workers)
-    folder = tmp_path / "parts"
-    code, _ = run_tool([*make_args(*opts, out="parts")], tmp_path, request, patch=DIE_WHILE_SAVING)
-    assert code == -signal.SIGKILL
-    assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
-    resume = [*make_args(*opts, out="parts")[:2], "--resume", *make_args(*opts, out="parts")[2:]]
-    for _ in range(9):
-        process = run_tool(resume, tmp_path, request, wait=False)
-        before = len(list(folder.glob("model_*.pth")))
-        deadline = time.monotonic() + 60
-        while (
-            len(list(folder.glob("model_*.pth"))) == before and process.poll() is None and time.monotonic() < deadline
-        ):
-            time.sleep(0.05)
-        time.sleep(kills.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    code, output = run_tool(resume, tmp_path, request)
-    assert code == 0, output[-3000:]
-    assert_same_run(final_state(tmp_path / "whole"), final_state(folder))
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, tmp_path, caplog):
