@@ -27,8 +27,7 @@ def run_in_child(work: Callable[[], Any]) -> tuple[Any, int]:
     Raises:
         RuntimeError: it failed, or was killed.
     """
-    # What this process has freed but kept would serve the new one, and not be counted: it goes back to the system.
-    ctypes.CDLL(None).malloc_trim(0)
+    _give_back_free_memory()  # else it would serve the new process, and not be counted
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_work_and_report, args=(work, sender))
@@ -58,6 +57,7 @@ def measure_shared_memory(dicts: Sequence[dict], *, num_workers: int, start_meth
     Memory that processes share counts once (their proportional set sizes are added). Libraries are left out: the system
     drops and reads their pages as it likes.
     """
+    _give_back_free_memory()  # what was freed after reading a file
     loader = DataLoader(
         _Readable(dicts),
         batch_size=NUM_PER_BATCH,
@@ -86,6 +86,11 @@ class _Readable(Dataset):
             for polygon in annotation["segmentation"]:
                 sum(polygon)
         return index
+
+
+def _give_back_free_memory() -> None:
+    """glibc keeps what was freed between blocks in use."""
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _read_kib(path: Path, key: str) -> int:
