@@ -74,8 +74,9 @@ def make_odd_content():
 
 
 def test_demo_data_are_loaded_as_by_detectron2(tmp_path):
-    write_split(tmp_path, "train", CROWD_EVERY, seed=1)
-    for kind in ("instances_train", "keypoints_train"):
+    for split in ("train", "val"):
+        write_split(tmp_path, split, CROWD_EVERY, seed=1)
+    for kind in ("instances_train", "instances_val", "keypoints_train"):
         ours, expected = load_both(tmp_path / "annotations" / f"{kind}.json", tmp_path / "train")
         assert ours == expected
         assert sum(len(entry["annotations"]) for entry in ours[0]) > 50

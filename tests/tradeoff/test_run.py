@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 
 import numpy as np
@@ -222,6 +223,8 @@ def test_configs_alone_have_costs(tmp_path, browse, run_tool_here):
     run = run_tool_here("compare_depths.py", *config, "--output", tmp_path)
     assert run.returncode == 0, run.stderr
     assert "Is R-26 worth it? Configs alone do not tell: they have no AP." in run.stdout
+    assert re.search(r"R-26 costs [\d.]+ GMACs, 1\.\d times as much as R-18", run.stdout), run.stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tradeoff.html", "tradeoff.json"]
     numbers = json.loads((tmp_path / "tradeoff.json").read_text())
     assert [detector["latency_ms"] for detector in numbers["detectors"]] == [None, None]
     assert numbers["detectors"][1]["gmacs"] > numbers["detectors"][0]["gmacs"]
