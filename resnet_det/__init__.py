@@ -1,7 +1,7 @@
 """Our own ResNet backbone for Detectron2. Importing the package registers its builders (MODEL.BACKBONE.NAME)."""
 
 from resnet_det.config import add_resnet_det_config
-from resnet_det.modeling import ResNet, make_resnet, prepare_for_inference
+from resnet_det.modeling import ResNet, make_resnet, prepare_for_inference, replace_detectron2_resnet
 from resnet_det.weights import LoadReport, load_weights
 
 __version__ = "0.1.0"
@@ -14,4 +14,5 @@ __all__ = [
     "load_weights",
     "make_resnet",
     "prepare_for_inference",
+    "replace_detectron2_resnet",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 STAGE_NAMES = ("res2", "res3", "res4", "res5")
 FEATURE_NAMES = ("stem", *STAGE_NAMES, "linear")
@@ -61,21 +61,30 @@ class DeformSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSpec:
-    """One residual block. Channel counts and ``stride`` are those of the whole block."""
+    """One residual block. Channel counts and ``stride`` are those of the whole block.
+
+    Args:
+        bottleneck: what a bottleneck takes and a basic block does not: ``bottleneck_channels``, ``num_groups``,
+            ``stride_in_1x1``.
+    """
 
     in_channels: int
     out_channels: int
-    bottleneck_channels: int
+    bottleneck: dict[str, int | bool] = field(default_factory=dict)
     stride: int = 1
     dilation: int = 1
-    num_groups: int = 1
-    stride_in_1x1: bool = False
     norm: str | Callable = "BN"
     deform: DeformSpec | None = None
     shortcut: str = "projection"
     se_reduction: int = 0
     zero_init_residual: bool = False
     stochastic_depth: float = 0.0
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        """What the constructor of the block takes."""
+        arguments = {each.name: getattr(self, each.name) for each in fields(self)}
+        return arguments | arguments.pop("bottleneck")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +104,7 @@ class ResNetSpec:
         (torchvision's).
         norm: a name out of ``NORM_NAMES``, or a callable from a channel count to a module.
         dilations: of each stage's 3x3 convolutions. A dilated stage keeps its resolution (arXiv 1606.00915).
+        multi_grid: factors of the dilation of each block of res5 (arXiv 1706.05587, section 3.1); empty: all 1.
         deform_stages: which of res2 to res5 use deformable convolution, and ``deform``: of which kind.
         stem: "7x7"; "deep" (three 3x3 convolutions: ResNet-C of arXiv 1812.01187, section 4.2); "deep_tiered" (timm's:
             deep, and narrower at the start).
@@ -110,7 +120,7 @@ class ResNetSpec:
         out_features: names of the outputs, out of "stem", "res2" .. "res5" and "linear". Stages behind the last are
             not built.
         num_classes: classes of the pooled, linear classification head, whose output is "linear"; None: no head.
-        freeze_at: 1 freezes the stem, 2 also res2, ... 5 all.
+        freeze_at: 1 freezes the stem, 2 also res2, ... 5 all; 0 or less freezes nothing.
     """
 
     block: str
@@ -123,6 +133,7 @@ class ResNetSpec:
     stride_in_1x1: bool = False
     norm: str | Callable = "BN"
     dilations: tuple[int, ...] = (1, 1, 1, 1)
+    multi_grid: tuple[int, ...] = ()
     deform_stages: tuple[bool, ...] = (False, False, False, False)
     deform: DeformSpec = DeformSpec()
     stem: str = "7x7"
@@ -137,6 +148,8 @@ class ResNetSpec:
     freeze_at: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("stage_blocks", "dilations", "multi_grid", "deform_stages", "checkpoint_stages", "out_features"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         problems = check_resnet_spec(self)
         if problems:
             raise ValueError("; ".join(problems))
@@ -146,20 +159,6 @@ class ResNetSpec:
         """Names of the stages up to the last one in ``out_features``."""
         last = max(FEATURE_NAMES.index(name) for name in self.out_features)
         return STAGE_NAMES[:last]
-
-    @property
-    def depth(self) -> int | None:
-        """The depth in the table that has this block and these stages, if one does."""
-        known = {(spec.block, spec.stage_blocks): depth for depth, spec in DEPTHS.items()}
-        return known.get((self.block, self.stage_blocks))
-
-    @property
-    def stem_channels(self) -> tuple[int, ...]:
-        """Output channels of the convolutions of the stem."""
-        half = self.stem_out_channels // 2
-        return {"7x7": (), "deep": (half, half), "deep_tiered": (half * 3 // 4, half)}[self.stem] + (
-            self.stem_out_channels,
-        )
 
     @property
     def strides(self) -> dict[str, int]:
@@ -175,16 +174,20 @@ class ResNetSpec:
         res2_channels = self.res2_out_channels or 64 * BLOCK_EXPANSION[self.block]
         out_channels = res2_channels * 2**index
         dilation = self.dilations[index]
+        grid = self.multi_grid if stage == "res5" and self.multi_grid else (1,) * self.stage_blocks[index]
+        bottleneck = {
+            "bottleneck_channels": self.num_groups * self.width_per_group * 2**index,
+            "num_groups": self.num_groups,
+            "stride_in_1x1": self.stride_in_1x1,
+        }
         before, total = sum(self.stage_blocks[:index]), sum(self.stage_blocks)
         return tuple(
             BlockSpec(
                 in_channels=out_channels if position else (out_channels // 2 if index else self.stem_out_channels),
                 out_channels=out_channels,
-                bottleneck_channels=self.num_groups * self.width_per_group * 2**index,
+                bottleneck=bottleneck if self.block == "bottleneck" else {},
                 stride=2 if position == 0 and index > 0 and dilation == 1 else 1,
-                dilation=dilation,
-                num_groups=self.num_groups,
-                stride_in_1x1=self.stride_in_1x1,
+                dilation=dilation * grid[position],
                 norm=self.norm,
                 deform=self.deform if self.deform_stages[index] else None,
                 shortcut=self.shortcut,
@@ -217,7 +220,12 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         )
     for name in ("in_channels", "stem_out_channels", "num_groups", "width_per_group"):
         require(getattr(spec, name) >= 1, f"{name} is {getattr(spec, name)}; it must be at least 1")
-    require(0 <= spec.freeze_at <= 5, f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to 5 (stem and res2 to res5)")
+    require(spec.freeze_at <= 5, f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to 5 (stem and res2 to res5)")
+    require(
+        not spec.multi_grid or (len(spec.multi_grid) == spec.stage_blocks[-1] and min(spec.multi_grid) >= 1),
+        f"multi_grid is {list(spec.multi_grid)}; give a factor of at least 1 for each of the "
+        f"{spec.stage_blocks[-1]} blocks of res5",
+    )
     require(
         callable(spec.norm) or spec.norm in NORM_NAMES,
         f"norm is {spec.norm!r}; choose one of {', '.join(filter(None, NORM_NAMES))}",
@@ -277,4 +285,4 @@ def make_spec(
             )
         block = block or found.block
         stage_blocks = stage_blocks or found.stage_blocks
-    return ResNetSpec(block=block, stage_blocks=tuple(stage_blocks), **fields)
+    return ResNetSpec(block=block, stage_blocks=stage_blocks, **fields)

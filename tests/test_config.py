@@ -74,7 +74,7 @@ def test_a_sound_config_has_no_problems(default_cfg):
         ("MODEL.RESNETS.DEPTH", 35, "MODEL.RESNETS: depth is 35; choose one of"),
         ("MODEL.RESNETS.NORM", "BatchNorm", "MODEL.RESNETS: norm is 'BatchNorm'; choose one of"),
         ("MODEL.RESNETS.OUT_FEATURES", ["res2", "res9"], "out_features has 'res9'"),
-        ("MODEL.RESNETS.RES5_DILATION", 3, "RES5_DILATION is 3; choose 1 or 2"),
+        ("MODEL.RESNETS.RES5_DILATION", 3, "RES5_DILATION is 3; choose 1, 2 or 4"),
         ("MODEL.BACKBONE.FREEZE_AT", 7, "freeze_at is 7"),
         ("MODEL.BACKBONE.NAME", "build_resnet_dett", "MODEL.BACKBONE.NAME is 'build_resnet_dett'; choose one of"),
         ("MODEL.META_ARCHITECTURE", "FasterRCNN", "MODEL.META_ARCHITECTURE is 'FasterRCNN'; choose one of"),

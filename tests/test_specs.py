@@ -18,22 +18,29 @@ def test_depth_counts_weighted_layers(depth):
 
 
 @pytest.mark.parametrize(
-    ("block", "first_in", "outs"), [("basic", 64, [64, 128, 256, 512]), ("bottleneck", 64, [256, 512, 1024, 2048])]
+    ("block", "outs", "widths"),
+    [("basic", [64, 128, 256, 512], [None] * 4), ("bottleneck", [256, 512, 1024, 2048], [64, 128, 256, 512])],
 )
-def test_channels_and_strides_follow_the_block(block, first_in, outs):
+def test_channels_and_strides_follow_the_block(block, outs, widths):
     spec = make_spec(block=block, stage_blocks=(2, 1, 3, 2))
     stages = [spec.blocks_of(name) for name in ("res2", "res3", "res4", "res5")]
     assert [len(stage) for stage in stages] == [2, 1, 3, 2]
     assert [stage[-1].out_channels for stage in stages] == outs
-    assert [stage[0].in_channels for stage in stages] == [first_in, *outs[:-1]]
+    assert [stage[0].in_channels for stage in stages] == [64, *outs[:-1]]
     assert [stage[0].stride for stage in stages] == [1, 2, 2, 2]
     assert all(block.stride == 1 and block.in_channels == block.out_channels for stage in stages for block in stage[1:])
-    assert [stage[0].bottleneck_channels for stage in stages] == [64, 128, 256, 512]
+    assert [stage[0].bottleneck.get("bottleneck_channels") for stage in stages] == widths
 
 
 def test_a_dilated_stage_keeps_its_resolution():
     blocks = make_spec(dilations=(1, 1, 1, 2)).blocks_of("res5")
     assert [(block.stride, block.dilation) for block in blocks] == [(1, 2)] * 3
+
+
+def test_multi_grid_multiplies_the_dilation_of_res5():
+    spec = make_spec(dilations=(1, 1, 1, 2), multi_grid=(1, 2, 4))
+    assert [block.dilation for block in spec.blocks_of("res5")] == [2, 4, 8]
+    assert {block.dilation for block in spec.blocks_of("res4")} == {1}
 
 
 def test_stages_behind_the_last_output_are_not_built():
@@ -62,6 +69,10 @@ def test_unknown_depth_names_the_choices():
             "basic blocks .* have num_groups 1 and width_per_group 64, not 32 and 64",
         ),
         ({"in_channels": 0}, "in_channels is 0"),
+        (
+            {"multi_grid": (1, 2)},
+            "multi_grid is .*1, 2.*; give a factor of at least 1 for each of the 3 blocks",
+        ),
     ],
 )
 def test_wrong_specs_say_what_would_be_right(changes, message):

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, get_cfg
 
 from resnet_det.config.keys import resnet_defaults
 from resnet_det.errors import InputError
 from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, make_spec
 
+# Keys that other builders add, with the values that leave the net as it is; all other values are refused.
+_FOREIGN_KEYS = {"DEFORM_INTERVAL": 1, "RADIX": 1, "BOTTLENECK_WIDTH": 64}
+# Those of DeepLab's builder, which are read here too.
+_DEEPLAB_KEYS = ("STEM_TYPE", "RES4_DILATION", "RES5_MULTI_GRID")
+_STEM_TYPES = {"basic": "7x7", "deeplab": "deep"}
 
-def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetSpec:
+
+def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detectron2: bool = False) -> ResNetSpec:
     """The ResNet that MODEL.RESNETS, MODEL.RESNET_DET and MODEL.BACKBONE.FREEZE_AT describe.
 
     Args:
         in_channels: channels of the input image; as many as MODEL.PIXEL_MEAN if not given.
+        like_detectron2: pass over keys that other builders add, as Detectron2's builder does. Else those of DeepLab
+            are read, and all others must leave the net as it is.
 
     Raises:
         InputError: a key has a value that no ResNet can have.
     """
     resnets, own = cfg.MODEL.RESNETS, cfg.MODEL.get("RESNET_DET") or resnet_defaults()
+    deeplab = {} if like_detectron2 else {key: resnets[key] for key in _DEEPLAB_KEYS if key in resnets}
     try:
+        if not like_detectron2:
+            _refuse_foreign_keys(cfg)
         # The block first, as channels follow from it.
         block = make_spec(resnets.DEPTH, block=own.BLOCK or None, stage_blocks=own.STAGE_BLOCKS or None).block
         return make_spec(
@@ -27,7 +38,7 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetS
             block=block if own.STAGE_BLOCKS else None,
             stage_blocks=own.STAGE_BLOCKS or None,
             in_channels=len(cfg.MODEL.PIXEL_MEAN) if in_channels is None else in_channels,
-            stem=own.STEM,
+            stem=_stem(own, deeplab),
             stem_out_channels=resnets.STEM_OUT_CHANNELS,
             res2_out_channels=_res2_out_channels(resnets, block),
             num_groups=resnets.NUM_GROUPS,
@@ -39,25 +50,49 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> ResNetS
             norm=resnets.NORM,
             zero_init_residual=own.ZERO_INIT_RESIDUAL,
             stochastic_depth=own.STOCHASTIC_DEPTH,
-            dilations=_dilations(resnets, own),
-            deform_stages=tuple(resnets.DEFORM_ON_PER_STAGE),
+            dilations=_dilations(resnets, own, deeplab),
+            multi_grid=deeplab.get("RES5_MULTI_GRID", ()),
+            deform_stages=resnets.DEFORM_ON_PER_STAGE,
             deform=DeformSpec(modulated=resnets.DEFORM_MODULATED, num_groups=resnets.DEFORM_NUM_GROUPS),
-            checkpoint_stages=tuple(own.CHECKPOINT_STAGES),
-            out_features=tuple(resnets.OUT_FEATURES),
+            checkpoint_stages=own.CHECKPOINT_STAGES,
+            out_features=resnets.OUT_FEATURES,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
     except ValueError as error:
         raise InputError(f"MODEL.RESNETS: {error}") from None
 
 
-def _dilations(resnets: CfgNode, own: CfgNode) -> tuple[int, ...]:
-    if resnets.RES5_DILATION not in (1, 2):
-        raise ValueError(f"RES5_DILATION is {resnets.RES5_DILATION}; choose 1 or 2")
+def _refuse_foreign_keys(cfg: CfgNode) -> None:
+    known = get_cfg()
+    for section in ("RESNETS", "BACKBONE"):
+        for key, value in cfg.MODEL[section].items():
+            is_foreign = key not in known.MODEL[section] and key not in _DEEPLAB_KEYS
+            if is_foreign and value and value != _FOREIGN_KEYS.get(key):
+                neutral = _FOREIGN_KEYS.get(key, False)
+                raise ValueError(
+                    f"MODEL.{section}.{key} is {value!r}, a key of another builder that this ResNet does not have; "
+                    f"set it to {neutral}, or take that builder"
+                )
+
+
+def _stem(own: CfgNode, deeplab: dict[str, object]) -> str:
+    stem_type = deeplab.get("STEM_TYPE", "basic")
+    if stem_type not in _STEM_TYPES:
+        raise ValueError(f"STEM_TYPE is {stem_type!r}; choose one of {', '.join(_STEM_TYPES)}")
+    return own.STEM if stem_type == "basic" else _STEM_TYPES[stem_type]
+
+
+def _dilations(resnets: CfgNode, own: CfgNode, deeplab: dict[str, object]) -> tuple[int, ...]:
+    res4, res5 = deeplab.get("RES4_DILATION", 1), resnets.RES5_DILATION
+    if (res4, res5) not in ((1, 1), (1, 2), (1, 4), (2, 4)):
+        beside = f" and RES4_DILATION {res4}" if res4 != 1 else ""
+        raise ValueError(f"RES5_DILATION is {res5}{beside}; choose 1, 2 or 4, and 4 where RES4_DILATION is 2")
+    dilations = (1, 1, res4, res5)
     if not own.DILATIONS:
-        return (1, 1, 1, resnets.RES5_DILATION)
-    if resnets.RES5_DILATION not in (1, own.DILATIONS[-1]):
+        return dilations
+    if any(theirs not in (1, ours) for theirs, ours in zip(dilations, own.DILATIONS, strict=False)):
         raise ValueError(
-            f"RES5_DILATION is {resnets.RES5_DILATION}, MODEL.RESNET_DET.DILATIONS {own.DILATIONS}; leave one out"
+            f"RES4_DILATION is {res4}, RES5_DILATION {res5}, MODEL.RESNET_DET.DILATIONS {own.DILATIONS}; leave one out"
         )
     return tuple(own.DILATIONS)
 

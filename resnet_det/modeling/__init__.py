@@ -1,5 +1,6 @@
 """ResNet backbones and pyramids. Importing this room registers the builders with Detectron2."""
 
+from resnet_det.modeling.blocks import BasicBlock, BottleneckBlock
 from resnet_det.modeling.build import (
     build_resnet_det_backbone,
     build_resnet_det_fpn_backbone,
@@ -7,9 +8,15 @@ from resnet_det.modeling.build import (
 )
 from resnet_det.modeling.inference import prepare_for_inference
 from resnet_det.modeling.pyramid import make_fpn
+from resnet_det.modeling.replacement import replace_detectron2_resnet
 from resnet_det.modeling.resnet import ResNet, make_resnet
+from resnet_det.modeling.stems import BasicStem, DeepStem
 
 __all__ = [
+    "BasicBlock",
+    "BasicStem",
+    "BottleneckBlock",
+    "DeepStem",
     "ResNet",
     "build_resnet_det_backbone",
     "build_resnet_det_fpn_backbone",
@@ -17,4 +24,5 @@ __all__ = [
     "make_fpn",
     "make_resnet",
     "prepare_for_inference",
+    "replace_detectron2_resnet",
 ]

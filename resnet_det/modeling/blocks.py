@@ -1,4 +1,7 @@
-"""Residual blocks: H(x) = F(x) + x (arXiv 1512.03385, section 3)."""
+"""Residual blocks: H(x) = F(x) + x (arXiv 1512.03385, section 3).
+
+Their constructors take Detectron2's arguments, so that they stand in ``ResNet.make_stage`` and in LazyConfig.
+"""
 
 from __future__ import annotations
 
@@ -11,79 +14,91 @@ from detectron2.layers import CNNBlockBase
 from torch import nn
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-from resnet_det.modeling.layers import AvgDownShortcut, ConvNormAct, DeformConvNormAct, NormActConv, OffsetConv
-from resnet_det.specs import BlockSpec
-
-SHORTCUTS: dict[str, type[ConvNormAct]] = {"projection": ConvNormAct, "avg_down": AvgDownShortcut}
+from resnet_det.modeling.layers import DeformConv, PreactConv, make_conv, make_offset_conv, make_shortcut
+from resnet_det.specs import DeformSpec
 
 
 class ResidualBlock(CNNBlockBase):
     """What all blocks share: the shortcut, the convolutions one after the other, and the sum.
 
-    A subclass adds its convolutions, in Detectron2's order and under its names.
+    The order of operations, and what is done in place, are those of Detectron2's blocks: code that listens to a part
+    (hooks) or replaces one sees the same.
 
     Shapes:
         (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
     """
 
-    unit: type[ConvNormAct] = ConvNormAct
+    conv_names: tuple[str, ...]
+    make_conv = staticmethod(make_conv)
+    has_shortcut_norm = True
 
-    def __init__(self, spec: BlockSpec) -> None:
-        super().__init__(spec.in_channels, spec.out_channels, spec.stride)
-        self.spec = spec
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        norm: str | Callable = "BN",
+        shortcut: str = "projection",
+        se_reduction: int = 0,
+        zero_init_residual: bool = False,
+        stochastic_depth: float = 0.0,
+        **convs: object,
+    ) -> None:
+        """
+        Args:
+            convs: the arguments of :meth:`add_convs` of the subclass.
+            shortcut, se_reduction, zero_init_residual, stochastic_depth: see :class:`resnet_det.specs.ResNetSpec`.
+        """
+        super().__init__(in_channels, out_channels, stride)
+        self.adds_input = shortcut != "none"
         # arXiv 1512.03385, section 3.3, option B: a projection only where the shape changes.
         self.shortcut = None
-        if spec.shortcut != "none" and (spec.in_channels != spec.out_channels or spec.stride != 1):
-            self.shortcut = SHORTCUTS[spec.shortcut](
-                spec.in_channels, spec.out_channels, 1, stride=spec.stride, norm=self.shortcut_norm, activation=None
-            )
-        self.conv_names: list[str] = []
-        self.add_convs()
-        for conv in (*self.convs, self.shortcut):
+        if self.adds_input and (in_channels != out_channels or stride != 1):
+            shortcut_norm = norm if self.has_shortcut_norm else ""
+            self.shortcut = make_shortcut(shortcut, in_channels, out_channels, stride=stride, norm=shortcut_norm)
+        self.add_convs(norm=norm, **convs)
+        last = getattr(self, self.conv_names[-1])
+        for conv in (*(getattr(self, name) for name in self.conv_names), self.shortcut):
             if conv is not None:
                 weight_init.c2_msra_fill(conv)  # arXiv 1502.01852
-        if spec.zero_init_residual:
-            nn.init.zeros_(self.convs[-1].norm.weight)
-        self.se = make_squeeze_excitation(spec.out_channels, spec.se_reduction) if spec.se_reduction else None
-        self.drop = StochasticDepth(spec.stochastic_depth, "row") if spec.stochastic_depth else None
+        if zero_init_residual:
+            nn.init.zeros_(last.norm.weight)
+        self.se = make_squeeze_excitation(out_channels, se_reduction) if se_reduction else None
+        self.drop = StochasticDepth(stochastic_depth, "row") if stochastic_depth else None
 
-    @property
-    def convs(self) -> list[ConvNormAct]:
-        """The convolutions of F(x), in the order in which they run."""
-        return [getattr(self, name) for name in self.conv_names]
-
-    @property
-    def shortcut_norm(self) -> str | Callable:
-        return self.spec.norm
-
-    def add_convs(self) -> None:
-        """Call :meth:`add_conv` for each convolution of F(x)."""
+    def add_convs(self, *, norm: str | Callable) -> None:
+        """Add the convolutions ``conv_names``, in this order, and what belongs to them."""
         raise NotImplementedError
 
-    def add_conv(self, in_channels: int, channels: int, kernel_size: int, *, deform: bool = False, **kwargs) -> None:
-        """Add the next convolution: ``conv1``, ``conv2``, ...
+    def add_deform_conv(
+        self,
+        name: str,
+        in_channels: int,
+        out_channels: int,
+        deform: DeformSpec,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        norm: str | Callable = "",
+    ) -> None:
+        """Add a deformable convolution, and before it ``<name>_offset``, which says where it samples."""
+        self.add_module(f"{name}_offset", make_offset_conv(in_channels, deform, stride=stride, dilation=dilation))
+        conv = DeformConv(in_channels, out_channels, stride=stride, dilation=dilation, groups=groups, norm=norm)
+        self.add_module(name, conv)
+        self.deform_modulated = deform.modulated
 
-        Args:
-            deform: make it deformable if the spec says so; ``<name>_offset`` then says where it samples.
-            kwargs: stride, dilation, groups, activation of the unit.
-        """
-        name, unit = f"conv{len(self.conv_names) + 1}", self.unit
-        if deform and self.spec.deform is not None:
-            unit = DeformConvNormAct
-            stride, dilation = kwargs.get("stride", 1), kwargs["dilation"]
-            self.add_module(
-                f"{name}_offset", OffsetConv(in_channels, self.spec.deform, stride=stride, dilation=dilation)
-            )
-        self.add_module(name, unit(in_channels, channels, kernel_size, norm=self.spec.norm, **kwargs))
-        self.conv_names.append(name)
-
-    def run_convs(self, x: torch.Tensor, names: list[str]) -> torch.Tensor:
-        """The convolutions ``names``, one after the other."""
-        for name in names:
-            conv = getattr(self, name)
-            sampling = getattr(self, f"{name}_offset")(x) if isinstance(conv, DeformConvNormAct) else ()
-            x = conv(x, *sampling)
-        return x
+    def run_conv(self, name: str, x: torch.Tensor) -> torch.Tensor:
+        """The convolution ``name`` with its norm."""
+        conv, offset_conv = getattr(self, name), getattr(self, f"{name}_offset", None)
+        if offset_conv is None:
+            return conv(x)
+        offset = offset_conv(x)
+        if not self.deform_modulated:
+            return conv(x, offset)
+        offset, logits = offset.tensor_split([offset.shape[1] // 3 * 2], dim=1)
+        return conv(x, offset, logits.sigmoid())
 
     def finish_residual(self, x: torch.Tensor) -> torch.Tensor:
         """Squeeze-and-excitation and stochastic depth, which stand behind the last convolution."""
@@ -92,42 +107,54 @@ class ResidualBlock(CNNBlockBase):
         return x if self.drop is None else self.drop(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        last = getattr(self, self.conv_names[-1])
-        if self.spec.shortcut == "none":
-            return F.relu_(self.finish_residual(self.run_convs(x, self.conv_names)))
-        if self.se is None and self.drop is None and not isinstance(last, DeformConvNormAct):
-            out = self.run_convs(x, self.conv_names[:-1])
-            if self.shortcut is None:
-                return last(out, x)
-            return last(out, self.shortcut(x), overwrite=not self.shortcut._forward_hooks)
-        out = self.finish_residual(self.run_convs(x, self.conv_names))
-        out += x if self.shortcut is None else self.shortcut(x)
+        out = x
+        for name in self.conv_names[:-1]:
+            out = F.relu_(self.run_conv(name, out))
+        out = self.finish_residual(self.run_conv(self.conv_names[-1], out))
+        if self.adds_input:
+            out += x if self.shortcut is None else self.shortcut(x)
         return F.relu_(out)
 
 
 class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions, as in ResNet-18 and ResNet-34 (arXiv 1512.03385, figure 5, left)."""
 
-    last_activation: Callable | None = None
+    conv_names = ("conv1", "conv2")
 
-    def add_convs(self) -> None:
-        spec, channels = self.spec, self.spec.out_channels
-        self.add_conv(spec.in_channels, channels, 3, stride=spec.stride, dilation=spec.dilation)
-        self.add_conv(channels, channels, 3, dilation=spec.dilation, activation=self.last_activation, deform=True)
+    def add_convs(self, *, norm: str | Callable, dilation: int = 1, deform: DeformSpec | None = None) -> None:
+        channels = self.out_channels
+        self.conv1 = self.make_conv(self.in_channels, channels, 3, stride=self.stride, dilation=dilation, norm=norm)
+        if deform is not None:
+            self.add_deform_conv("conv2", channels, channels, deform, dilation=dilation, norm=norm)
+        else:
+            self.conv2 = self.make_conv(channels, channels, 3, dilation=dilation, norm=norm)
 
 
 class BottleneckBlock(ResidualBlock):
     """1x1, 3x3, 1x1 convolutions, as in ResNet-50 and deeper (arXiv 1512.03385, figure 5; groups: 1611.05431)."""
 
-    last_activation: Callable | None = None
+    conv_names = ("conv1", "conv2", "conv3")
 
-    def add_convs(self) -> None:
-        spec, width = self.spec, self.spec.bottleneck_channels
+    def add_convs(
+        self,
+        *,
+        norm: str | Callable,
+        bottleneck_channels: int,
+        num_groups: int = 1,
+        stride_in_1x1: bool = False,
+        dilation: int = 1,
+        deform: DeformSpec | None = None,
+    ) -> None:
+        width = bottleneck_channels
         # MSRA's ResNets stride in the first 1x1 convolution, torchvision's and all ResNeXts in the 3x3.
-        stride_1x1, stride_3x3 = (spec.stride, 1) if spec.stride_in_1x1 else (1, spec.stride)
-        self.add_conv(spec.in_channels, width, 1, stride=stride_1x1)
-        self.add_conv(width, width, 3, stride=stride_3x3, dilation=spec.dilation, groups=spec.num_groups, deform=True)
-        self.add_conv(width, spec.out_channels, 1, activation=self.last_activation)
+        stride_1x1, stride_3x3 = (self.stride, 1) if stride_in_1x1 else (1, self.stride)
+        geometry = {"stride": stride_3x3, "dilation": dilation, "groups": num_groups}
+        self.conv1 = self.make_conv(self.in_channels, width, 1, stride=stride_1x1, norm=norm)
+        if deform is not None:
+            self.add_deform_conv("conv2", width, width, deform, norm=norm, **geometry)
+        else:
+            self.conv2 = self.make_conv(width, width, 3, norm=norm, **geometry)
+        self.conv3 = self.make_conv(width, self.out_channels, 1, norm=norm)
 
 
 class PreactMixin:
@@ -136,16 +163,19 @@ class PreactMixin:
     A projection takes the activated input and has no norm, and nothing follows the sum.
     """
 
-    unit = NormActConv
-    shortcut_norm = ""
-    last_activation = staticmethod(F.relu)
+    make_conv = PreactConv
+    has_shortcut_norm = False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        conv1 = self.conv1
-        activated = conv1.normalise(x)
-        out = conv1.convolve(activated, conv1.weight, conv1.bias)
-        out = self.finish_residual(self.run_convs(out, self.conv_names[1:]))
-        if self.spec.shortcut != "none":
+        out, activated = x, None
+        for name in self.conv_names:
+            conv = getattr(self, name)
+            norm = getattr(conv, "norm", None)
+            out = F.relu(out if norm is None else norm(out))
+            activated = out if activated is None else activated
+            out = conv(out)
+        out = self.finish_residual(out)
+        if self.adds_input:
             out += x if self.shortcut is None else self.shortcut(activated)
         return out
 

@@ -13,31 +13,35 @@ from resnet_det.modeling.resnet import ResNet
 
 
 @BACKBONE_REGISTRY.register()
-def build_resnet_det_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> ResNet:
+def build_resnet_det_backbone(cfg: CfgNode, input_shape: ShapeSpec, *, like_detectron2: bool = False) -> ResNet:
     """The ResNet that MODEL.RESNETS describes, with ``input_shape.channels`` input channels.
 
+    Args:
+        like_detectron2: see :func:`resnet_det.config.read_resnet_spec`.
+
     Raises:
-        ValueError: a key has a value that no ResNet can have.
+        InputError: a key has a value that no ResNet can have.
     """
-    return ResNet(read_resnet_spec(cfg, in_channels=input_shape.channels))
+    spec = read_resnet_spec(cfg, in_channels=input_shape.channels, like_detectron2=like_detectron2)
+    return ResNet.from_spec(spec)
 
 
 @BACKBONE_REGISTRY.register()
-def build_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec, **kwargs: bool) -> FPN:
     """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p2 .. p5 and a pooled p6, for R-CNNs."""
-    return _build_fpn(cfg, input_shape, top_block="max_pool")
+    return _build_fpn(cfg, build_resnet_det_backbone(cfg, input_shape, **kwargs), top_block="max_pool")
 
 
 @BACKBONE_REGISTRY.register()
-def build_retinanet_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+def build_retinanet_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec, **kwargs: bool) -> FPN:
     """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p3 .. p5, and p6, p7 computed from res5 (RetinaNet)."""
-    return _build_fpn(cfg, input_shape, top_block="p6p7")
+    return _build_fpn(cfg, build_resnet_det_backbone(cfg, input_shape, **kwargs), top_block="p6p7")
 
 
-def _build_fpn(cfg: CfgNode, input_shape: ShapeSpec, *, top_block: str) -> FPN:
+def _build_fpn(cfg: CfgNode, bottom_up: ResNet, *, top_block: str) -> FPN:
     fpn = cfg.MODEL.FPN
     return make_fpn(
-        build_resnet_det_backbone(cfg, input_shape),
+        bottom_up,
         fpn.IN_FEATURES,
         out_channels=fpn.OUT_CHANNELS,
         norm=fpn.NORM,

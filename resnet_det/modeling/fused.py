@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import FunctionCtx
 
 
 class Geometry(NamedTuple):
@@ -34,7 +34,7 @@ def conv_sum_relu(
     relu: bool = False,
     overwrite: bool = False,
 ) -> torch.Tensor:
-    """``relu(conv2d(x, weight * scale, bias) + summand)``, with first gradients; under autocast in its type.
+    """``relu(conv2d(x, weight * scale, bias) + summand)``, with gradients of any order; under autocast in its type.
 
     Args:
         scale: of each output channel, without a gradient.
@@ -69,8 +69,16 @@ def compute_dtype(x: torch.Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _scale(weight: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    return weight if scale is None else weight * scale[:, None, None, None]
+def _scale(
+    weight: torch.Tensor, scale: torch.Tensor | None, memory_format: torch.memory_format = torch.contiguous_format
+) -> torch.Tensor:
+    if scale is None:
+        return weight.contiguous(memory_format=memory_format)
+    scale = scale[:, None, None, None]
+    if torch.is_grad_enabled():
+        return weight * scale
+    # Scaled and laid in one pass.
+    return torch.mul(weight, scale, out=torch.empty_like(weight, memory_format=memory_format))
 
 
 def _find_onednn_dtypes() -> tuple[torch.dtype, ...]:
@@ -100,8 +108,8 @@ def _run(
     overwrite: bool = False,
 ) -> torch.Tensor:
     """The computation itself, in the type of ``x``."""
-    weight = _scale(weight, scale).to(x.dtype)
-    if not _is_fusible(x, summand, geometry.groups):
+    weight = _scale(weight, scale, torch.channels_last).to(x.dtype)
+    if not _is_fusible(x, weight, summand, geometry.groups):
         out = F.conv2d(x, weight, bias, *geometry)
         if summand is not None:
             out += summand
@@ -117,15 +125,16 @@ def _run(
     return torch.ops.mkldnn._convolution_pointwise.binary(x, summand, *rest)
 
 
-def _is_fusible(x: torch.Tensor, summand: torch.Tensor | None, groups: int) -> bool:
-    """Whether oneDNN's operator takes this; it has no sum behind grouped convolutions."""
+def _is_fusible(x: torch.Tensor, weight: torch.Tensor, summand: torch.Tensor | None, groups: int) -> bool:
+    """Whether oneDNN's operator takes this; it has no sum behind grouped convolutions, and trusts shapes."""
     has_operator = x.device.type == "cpu" and x.dtype in ONEDNN_DTYPES and torch.backends.mkldnn.enabled
-    return has_operator and (summand is None or groups == 1)
+    fits = x.dim() == 4 and x.shape[1] == weight.shape[1] * groups
+    return has_operator and fits and (summand is None or groups == 1)
 
 
 class _ConvSumReLU(torch.autograd.Function):
     """Keeps the input, and the output for ReLU's gradient. The scaled weight is computed again in the backward pass:
-    of all layers, they would take as much memory as the model."""
+    of all layers, they would take as much memory as the model. That pass has gradients itself."""
 
     @staticmethod
     def forward(
@@ -144,20 +153,17 @@ class _ConvSumReLU(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: FunctionCtx, grad: torch.Tensor) -> tuple:
         x, weight, scale, out = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.geometry
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
             del out  # of blocks that are computed again, nobody else has it
-        scaled = _scale(weight, scale).to(x.dtype)
+        scaled = _scale(weight, scale, torch.channels_last).to(x.dtype)
         grad_x, grad_weight, grad_bias = torch.ops.aten.convolution_backward(
             grad, x, scaled, ctx.bias_sizes, stride, padding, dilation, False, [0, 0], groups, ctx.needs_input_grad[:3]
         )
         del x, scaled
         if grad_weight is not None:
-            grad_weight = grad_weight.to(weight.dtype)
-            if scale is not None:
-                grad_weight *= scale[:, None, None, None]
+            grad_weight = _scale(grad_weight.to(weight.dtype), scale)
         return grad_x, grad_weight, grad_bias, grad if ctx.needs_input_grad[3] else None, None, None, None

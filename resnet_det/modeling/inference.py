@@ -1,4 +1,4 @@
-"""Making a trained detector fast: norms folded for good, channels-last, fewer bits or fewer multiplications."""
+"""Making a trained detector fast: norms folded for good, channels-last, fewer bits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from detectron2.layers import ROIAlign
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
-from resnet_det.modeling.layers import ConvNormAct, DeformConvNormAct, NormActConv, make_unit
+from resnet_det.modeling.fused import Geometry, conv_sum_relu
+from resnet_det.modeling.layers import DeformConv
+from resnet_det.modeling.norms import read_affine
 from resnet_det.modeling.roi_align import ThreadedROIAlign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -23,9 +25,8 @@ def prepare_for_inference(
 ) -> nn.Module:
     """A copy of ``model`` that detects the same, faster. It cannot be trained, and its state is not the model's.
 
-    FrozenBN and BatchNorm are folded into the convolutions before them, throughout the model (FPN and heads included);
-    weights and features lie channels-last. In float32 on a CPU, wide 3x3 convolutions are computed by Winograd's
-    algorithm: features differ from the model's by some 1e-5 of the largest.
+    FrozenBN and BatchNorm are folded into Detectron2's convolutions before them, throughout the model (FPN and heads
+    included); weights and features lie channels-last.
 
     Args:
         model: any Detectron2 model with our backbone, or the backbone itself.
@@ -39,16 +40,13 @@ def prepare_for_inference(
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    _replace_convs_(model)
     _replace_roi_align_(model)
     predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
     in_float32 = {part for predictor in predictors for part in predictor.modules()}
     for module in model.modules():
-        if isinstance(module, ConvNormAct) and not isinstance(module, NormActConv):
-            module.fold_()
-            if dtype == torch.float32:
-                module.use_winograd(keep_weight=True)
-        has_low_precision = not isinstance(module, DeformConvNormAct) and module not in in_float32
+        if isinstance(module, Detectron2Conv2d):
+            _fold_(module)
+        has_low_precision = not isinstance(module, DeformConv) and module not in in_float32
         if has_low_precision and isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
@@ -64,23 +62,27 @@ def prepare_for_inference(
     return model
 
 
-def _replace_convs_(model: nn.Module) -> None:
-    """Put our unit in the place of each of torch's and Detectron2's convolutions that it can stand for.
+class ConvReLU(Detectron2Conv2d):
+    """Detectron2's convolution with a ReLU, in one pass."""
 
-    Heads and pyramids look their convolutions up by name, and in lists that they keep besides.
-    """
-    units: dict[nn.Module, ConvNormAct] = {}
-    for parent in list(model.modules()):
-        for name, conv in list(parent.named_children()):
-            if _is_replaceable(conv):
-                units[conv] = units.get(conv) or make_unit(conv, activation=_unify_relu(conv))
-                setattr(parent, name, units[conv])
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if isinstance(value, list):
-                setattr(
-                    module, name, [units.get(each, each) if isinstance(each, nn.Module) else each for each in value]
-                )
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
+        return conv_sum_relu(x, self.weight, self.bias, geometry, relu=True)
+
+
+def _fold_(conv: Detectron2Conv2d) -> None:
+    """Make a fixed norm part of weight and bias, and the ReLU of a head part of the convolution."""
+    affine = read_affine(conv.norm)
+    if affine is not None:
+        scale, shift = affine
+        bias = shift if conv.bias is None else shift + conv.bias * scale
+        conv.weight, conv.bias = (
+            nn.Parameter(part, requires_grad=False) for part in (conv.weight * scale[:, None, None, None], bias)
+        )
+        conv.norm = None
+    is_relu = conv.activation in (F.relu, F.relu_) or type(conv.activation) is nn.ReLU
+    if type(conv) is Detectron2Conv2d and is_relu and conv.norm is None and isinstance(conv.padding, tuple):
+        conv.__class__ = ConvReLU  # not another module: heads keep theirs in lists besides
 
 
 def _replace_roi_align_(model: nn.Module) -> None:
@@ -89,20 +91,6 @@ def _replace_roi_align_(model: nn.Module) -> None:
             if type(module) is ROIAlign:
                 options = (module.output_size, module.spatial_scale, module.sampling_ratio, module.aligned)
                 setattr(parent, name, ThreadedROIAlign(*options))
-
-
-def _is_replaceable(conv: nn.Module) -> bool:
-    """Whether our unit computes the same: the padding keeps the resolution, and nobody listens (hooks)."""
-    if type(conv) not in (nn.Conv2d, Detectron2Conv2d) or conv._forward_hooks or conv._forward_pre_hooks:
-        return False
-    kernel, dilation = conv.kernel_size[0], conv.dilation[0]
-    same = (conv.kernel_size, conv.dilation) == ((kernel, kernel), (dilation, dilation))
-    return same and conv.padding == (dilation * (kernel // 2),) * 2 and conv.padding_mode == "zeros"
-
-
-def _unify_relu(conv: nn.Module):
-    activation = getattr(conv, "activation", None)
-    return F.relu_ if activation is F.relu or type(activation) is nn.ReLU else activation
 
 
 def _lay_channels_first(module: nn.Module, args: tuple) -> tuple:

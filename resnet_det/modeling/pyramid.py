@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
+from torch import nn
 
-from resnet_det.modeling.layers import make_unit
+from resnet_det.modeling import fast_path
 from resnet_det.modeling.resnet import ResNet
+from resnet_det.modeling.views import list_of_modules
 from resnet_det.specs import STAGE_NAMES, check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
 
 
 class FeaturePyramid(FPN):
-    """Detectron2's FPN, with the same state, made of our units: norms are folded, and channels stand side by side.
+    """Detectron2's FPN, with the same layers and state, for images of any size.
 
-    Why not Detectron2's forward: its convolutions enter a context for warnings at each call, and it adds levels into
-    new tensors.
+    ``lateral_convs`` and ``output_convs`` are views of the submodules ``fpn_lateral5``, ``fpn_output5``, ...: replacing
+    a convolution takes effect by name and in the list.
     """
 
-    def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
-        super().__init__(bottom_up, in_features, *args)
-        units = {conv: make_unit(conv) for conv in (*self.lateral_convs, *self.output_convs)}
-        self._stages: list[str] = []  # by which convolutions are looked up, so that replacing one takes effect
-        for name, conv in list(self.named_children()):
-            if conv in units:
-                self.add_module(name, units[conv])
-                if name.startswith("fpn_lateral"):
-                    self._stages.append(name.removeprefix("fpn_lateral"))
-        self.lateral_convs = [units[conv] for conv in self.lateral_convs]
-        self.output_convs = [units[conv] for conv in self.output_convs]
-        for unit in self.output_convs:  # no ReLU follows, whose gradient would turn with the last digits
-            unit.use_winograd()
-        self.to(memory_format=torch.channels_last)
+    lateral_convs = list_of_modules(lambda fpn: fpn.conv_names("fpn_lateral"), "The lateral convolutions.")
+    output_convs = list_of_modules(lambda fpn: fpn.conv_names("fpn_output"), "The output convolutions.")
+
+    def conv_names(self, prefix: str) -> list[str]:
+        """Names of the convolutions that begin with ``prefix``, of the coarsest level first."""
+        return [name for name, _ in self.named_children() if name.startswith(prefix)][::-1]
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Feature maps by level, finest first."""
-        features = self.bottom_up(x)
+        if fast_path.may_take(self, x):
+            return fast_path.lay_like_plain(fast_path.run_pyramid(self, x), x, self.bottom_up.stem.conv1.weight)
+        return self.merge(self.bottom_up(x), fast_path.run_plainly, torch.add)
+
+    def merge(
+        self,
+        features: dict[str, torch.Tensor],
+        run: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+        add: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> dict[str, torch.Tensor]:
+        """What :meth:`forward` puts out, of the ``features`` of the ResNet, where ``run(conv, x)`` convolves and
+        ``add(lateral, above)`` sums."""
         levels: list[torch.Tensor] = []
-        merged = None
-        for name, stage in zip(reversed(self.in_features), reversed(self._stages), strict=True):
-            here = getattr(self, f"fpn_lateral{stage}")(features[name])
-            if merged is not None:
+        above = None
+        names = reversed(self.in_features)
+        for name, lateral_conv, output_conv in zip(names, self.lateral_convs, self.output_convs, strict=True):
+            here = run(lateral_conv, features[name])
+            if above is not None:
                 # Of neighbours with the same stride, as over dilated stages, the upper one is added as it is.
-                here += F.interpolate(merged, size=here.shape[-2:], mode="nearest")
+                here = add(here, F.interpolate(above, size=here.shape[-2:], mode="nearest"))
                 if self._fuse_type == "avg":
                     here /= 2
-            merged = here
-            levels.insert(0, getattr(self, f"fpn_output{stage}")(merged))
+            above = here
+            levels.insert(0, run(output_conv, here))
         if self.top_block is not None:
             top_in = features.get(self.top_block.in_feature)
             if top_in is None:
@@ -66,10 +73,8 @@ class DilatedFPN(FeaturePyramid):
     Levels keep the names they have without dilation (p5 is made of res5, whatever its stride), and so does the state.
     """
 
-    def __init__(self, bottom_up: ResNet, in_features: list[str], *args: object) -> None:
-        with torch.device("meta"):  # FPN insists on strides that double: it is built over the net without dilation
-            undilated = ResNet(replace(bottom_up.spec, dilations=(1, 1, 1, 1)))
-        super().__init__(undilated, in_features, *args)
+    def __init__(self, bottom_up: Backbone, in_features: list[str], *args: object) -> None:
+        super().__init__(_Undilated(bottom_up), in_features, *args)
         self.bottom_up = bottom_up
         shapes, nominal = bottom_up.output_shape(), dict(self._out_feature_strides)
         for name, level in zip(in_features, self._out_features, strict=False):
@@ -80,9 +85,29 @@ class DilatedFPN(FeaturePyramid):
         self._size_divisibility = shapes[in_features[-1]].stride
 
 
+class _Undilated(Backbone):
+    """A backbone with the strides that it has without dilation: Detectron2's FPN insists on strides that double."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.backbone(x)
+
+    def output_shape(self) -> dict[str, ShapeSpec]:
+        shapes = self.backbone.output_shape()
+        strides = {name: 4 * 2**index for index, name in enumerate(STAGE_NAMES)}
+        return {n: ShapeSpec(channels=shapes[n].channels, stride=strides[n]) for n in strides if n in shapes}
+
+
+for _class in (FeaturePyramid, DilatedFPN):
+    fast_path.stands_for(_class, ResNet, Conv2d, LastLevelMaxPool, LastLevelP6P7)
+
+
 def make_fpn(
-    bottom_up: ResNet,
-    in_features: Sequence[str],
+    bottom_up: Backbone,
+    in_features: Sequence[str] | None = None,
     *,
     out_channels: int = 256,
     norm: str = "",
@@ -93,6 +118,7 @@ def make_fpn(
 
     Args:
         bottom_up: the backbone whose outputs the levels are built on.
+        in_features: None takes all stages that it puts out.
         out_channels: channels of every level.
         norm: normalisation of the lateral and output convolutions.
         fuse_type: "sum" or "avg" of a lateral feature and the level above.
@@ -102,21 +128,23 @@ def make_fpn(
     Raises:
         ValueError: an argument is not among its choices, or the backbone has no such feature.
     """
-    problems = check_names(
-        "in_features of the FPN", in_features, [n for n in STAGE_NAMES if n in bottom_up.output_shape()]
-    )
+    shapes = bottom_up.output_shape()
+    known = [name for name in STAGE_NAMES if name in shapes]
+    in_features = known if in_features is None else list(in_features)
+    problems = check_names("in_features of the FPN", in_features, known)
     if fuse_type not in ("sum", "avg"):
         problems.append(f"fuse_type is {fuse_type!r}; choose one of sum, avg")
     if top_block not in TOP_BLOCKS:
         problems.append(f"top_block is {top_block!r}; choose one of {', '.join(TOP_BLOCKS)}")
-    elif top_block == "p6p7" and "res5" not in bottom_up.output_shape():
+    elif top_block == "p6p7" and "res5" not in shapes:
         problems.append("top_block p6p7 is built on res5, which the backbone does not output")
     if problems:
         raise ValueError("; ".join(problems))
     if top_block == "p6p7":
-        top = LastLevelP6P7(bottom_up.output_shape()["res5"].channels, out_channels)
+        top = LastLevelP6P7(shapes["res5"].channels, out_channels)
     else:
         top = LastLevelMaxPool()
         top.in_feature = f"p{in_features[-1].removeprefix('res')}"
-    fpn_class = DilatedFPN if max(bottom_up.spec.dilations) > 1 else FeaturePyramid
-    return fpn_class(bottom_up, list(in_features), out_channels, norm, top, fuse_type)
+    strides = [shapes[name].stride for name in in_features]
+    fpn_class = FeaturePyramid if strides == sorted(set(strides)) else DilatedFPN
+    return fpn_class(bottom_up, in_features, out_channels, norm, top, fuse_type)

@@ -2,111 +2,253 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import ShapeSpec
+from detectron2.layers import CNNBlockBase, ShapeSpec
 from detectron2.modeling import Backbone
+from detectron2.modeling import ResNet as Detectron2ResNet
 from torch import nn
 
+from resnet_det.modeling import fast_path
 from resnet_det.modeling.blocks import BLOCKS
 from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
-from resnet_det.modeling.stems import make_stem
-from resnet_det.specs import STAGE_NAMES, DeformSpec, ResNetSpec, make_spec
+from resnet_det.modeling.stems import BasicStem, DeepStem, make_stem
+from resnet_det.modeling.views import list_of_modules
+from resnet_det.specs import BLOCK_EXPANSION, STAGE_NAMES, DeformSpec, ResNetSpec, check_names, find_depth, make_spec
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
 # more often.
 SEGMENT = 4
 
 
-class ResNet(Backbone):
-    """A ResNet (arXiv 1512.03385) built from its spec: ``stem``, then the stages ``res2`` .. ``res5``.
+class ResNet(Detectron2ResNet):
+    """A ResNet (arXiv 1512.03385): a stem, then the stages ``res2``, ``res3``, ... of residual blocks.
 
-    Stages are ordinary submodules and are looked up by name at each call, so replacing one (``net.res5 = ...``) takes
-    effect. State names and shapes are those of Detectron2's ResNet; a classification head is ``linear``, and the norm
-    behind the last pre-activation block ``final_norm``.
+    It takes the same arguments as Detectron2's ResNet, has the same attributes, state names and outputs, and is one by
+    ``isinstance``; no method is Detectron2's. Stages are looked up by name at each call, so that replacing one takes
+    effect, as ``net.res5 = ...`` or as ``net.stages[3] = ...``.
+
+    Attributes:
+        spec: what :meth:`from_spec` made it of; None if it was made of a stem and blocks.
     """
 
-    def __init__(self, spec: ResNetSpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.stem = make_stem(spec)
+    spec = None
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        stages: Sequence[Sequence[CNNBlockBase]],
+        num_classes: int | None = None,
+        out_features: Sequence[str] | None = None,
+        freeze_at: int = 0,
+        *,
+        final_norm: nn.Module | None = None,
+        checkpoint_stages: Iterable[str] = (),
+    ) -> None:
+        """
+        Args:
+            stem: a module with ``out_channels`` and ``stride``.
+            stages: blocks of each stage, usually four (:meth:`make_stage`). Those behind the last of ``out_features``
+                are left out.
+            num_classes: classes of a linear head behind the last stage; None: no head.
+            out_features: names of the outputs, out of "stem", "res2", ... and "linear". None: the last one.
+            freeze_at: see :meth:`freeze`.
+            final_norm: what stands, before a ReLU, behind the last stage of pre-activation blocks.
+            checkpoint_stages: names of stages that save memory in training by computing their blocks again.
+
+        Raises:
+            ValueError: a stage is empty or has something else than blocks; an output has no stage.
+        """
+        Backbone.__init__(self)
+        self.stem, self.num_classes = stem, num_classes
+        names = tuple(f"res{number}" for number in range(2, 2 + len(stages)))
+        last = "linear" if num_classes is not None else ("stem", *names)[-1]
+        self._out_features = [last] if out_features is None else out_features
+        problems = check_names("out_features", self._out_features, ["stem", *names, *["linear"][: last == "linear"]])
+        if problems:
+            raise ValueError("; ".join(problems))
+        if "linear" not in self._out_features:
+            names = names[: max(("stem", *names).index(name) for name in self._out_features)]
+        self.stage_names = names
+        channels, stride = stem.out_channels, stem.stride
+        self._out_feature_channels, self._out_feature_strides = {"stem": channels}, {"stem": stride}
+        for name, blocks in zip(names, stages, strict=False):
+            if not blocks or not all(isinstance(block, CNNBlockBase) for block in blocks):
+                raise ValueError(f"{name} is made of {list(blocks)}; give at least one block, each a CNNBlockBase")
+            self.add_module(name, nn.Sequential(*blocks))
+            for block in blocks:
+                channels, stride = block.out_channels, stride * block.stride
+            self._out_feature_channels[name], self._out_feature_strides[name] = channels, stride
+        self.final_norm = final_norm if len(names) == len(stages) else None
+        self.checkpoint_stages = frozenset(checkpoint_stages)
+        if num_classes is not None:
+            self.avgpool = nn.AdaptiveAvgPool2d((1, 1))
+            self.linear = nn.Linear(channels, num_classes)
+            nn.init.normal_(self.linear.weight, std=0.01)  # arXiv 1706.02677, section 5.1
+        self.freeze(freeze_at)
+
+    @classmethod
+    def from_spec(cls, spec: ResNetSpec) -> ResNet:
+        """The ResNet that ``spec`` describes."""
+        stem = make_stem(spec)
         block_class = BLOCKS[f"preact_{spec.block}" if spec.preact else spec.block]
-        for name in spec.built_stages:
-            self.add_module(name, nn.Sequential(*(block_class(block) for block in spec.blocks_of(name))))
-        self.final_norm = self.linear = None
-        if spec.built_stages == STAGE_NAMES:
-            channels = spec.blocks_of("res5")[-1].out_channels
-            if spec.preact:
-                self.final_norm = make_norm(spec.norm, channels)
-            if "linear" in spec.out_features:
-                self.linear = nn.Linear(channels, spec.num_classes)
-                nn.init.normal_(self.linear.weight, std=0.01)  # arXiv 1706.02677, section 5.1
-                nn.init.zeros_(self.linear.bias)
-        self.freeze(spec.freeze_at)
-        # The order of values in memory alone: shapes, and what a checkpoint holds, stay.
-        self.to(memory_format=torch.channels_last)
+        # All of them are made, even those that are left out: the random numbers drawn are then Detectron2's.
+        stages = [[block_class(**block.arguments) for block in spec.blocks_of(name)] for name in STAGE_NAMES]
+        final_norm = None
+        if spec.preact:
+            final_norm = make_norm(spec.norm, stages[-1][-1].out_channels) or nn.Identity()
+        net = cls(
+            stem,
+            stages,
+            num_classes=spec.num_classes,
+            out_features=list(spec.out_features),
+            freeze_at=spec.freeze_at,
+            final_norm=final_norm,
+            checkpoint_stages=[n for n, keeps in zip(STAGE_NAMES, spec.checkpoint_stages, strict=True) if keeps],
+        )
+        net.spec = spec
+        return net
+
+    stages = list_of_modules(
+        lambda net: net.stage_names, "The stages in order; setting an item, or a list of as many, replaces them."
+    )
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Outputs by name, in the order in which they are computed.
 
         Shapes:
-            x: (N, in_channels, H, W); each feature map: see :meth:`output_shape`, its sides rounded up; "linear":
-            logits (N, num_classes).
+            x: (N, C, H, W); each feature map: see :meth:`output_shape`, its sides rounded up; "linear": logits
+            (N, num_classes).
 
         Raises:
-            ValueError: ``x`` is not a batch of images with the channels of the spec.
+            ValueError: ``x`` is not a batch of images.
         """
-        if x.dim() != 4 or x.shape[1] != self.spec.in_channels:
-            raise ValueError(f"the backbone takes (N, {self.spec.in_channels}, H, W), got {tuple(x.shape)}")
-        # Convolutions are fastest with the channels of a pixel side by side, and every layer keeps the order it gets.
-        x = x.contiguous(memory_format=torch.channels_last)
-        outputs = {}
-        for name in ("stem", *self.spec.built_stages):
-            x = self._run_part(name, x)
-            if name in self.spec.out_features:
-                outputs[name] = x
-        if self.linear is not None:
-            outputs["linear"] = self.linear(x.mean(dim=(2, 3)))
-        return outputs
+        if x.dim() != 4:
+            raise ValueError(f"a ResNet takes (N, C, H, W), got {tuple(x.shape)}")
+        if fast_path.may_take(self, x):
+            return fast_path.lay_like_plain(fast_path.run_resnet(self, x), x, self.stem.conv1.weight)
+        return self.run_parts(x, fast_path.run_plainly)
 
-    def _run_part(self, name: str, x: torch.Tensor) -> torch.Tensor:
-        part = getattr(self, name)
-        if name != "stem" and self.training and self.spec.checkpoint_stages[STAGE_NAMES.index(name)]:
-            for first in range(0, len(part), SEGMENT):
-                x = run_checkpointed(part[first : first + SEGMENT], x)
-        else:
-            x = part(x)
-        if name == "res5" and self.spec.preact:
-            x = F.relu(x if self.final_norm is None else self.final_norm(x))
-        return x
+    def run_parts(self, x: Any, run: Callable[[nn.Module, Any], Any]) -> dict[str, torch.Tensor]:
+        """What :meth:`forward` puts out, where ``run(part, x)`` computes a stem, a stage or a block."""
+        outputs = {"stem": run(self.stem, x)}
+        x = outputs["stem"]
+        for name in self.stage_names:
+            stage = getattr(self, name)
+            if self.training and name in self.checkpoint_stages:
+                for first in range(0, len(stage), SEGMENT):
+                    x = run_checkpointed(stage[first : first + SEGMENT], x, run)
+            else:
+                x = run(stage, x)
+            if name == self.stage_names[-1] and self.final_norm is not None:
+                x = F.relu(self.final_norm(x))
+            outputs[name] = x
+        if self.num_classes is not None:
+            outputs["linear"] = self.linear(torch.flatten(self.avgpool(x), 1))
+        return {name: output for name, output in outputs.items() if name in self._out_features}
 
     def output_shape(self) -> dict[str, ShapeSpec]:
-        """Channels and stride of each output, in the order of the spec's ``out_features``; "linear" has no stride."""
-        channels = {name: self.spec.blocks_of(name)[-1].out_channels for name in self.spec.built_stages}
-        channels["stem"] = self.stem.out_channels
-        shapes = {name: ShapeSpec(channels=channels[name], stride=stride) for name, stride in self.spec.strides.items()}
-        shapes["linear"] = ShapeSpec(channels=self.spec.num_classes)
-        return {name: shapes[name] for name in self.spec.out_features}
+        """Channels and stride of each output, in the order of ``out_features``; "linear" has no stride."""
+        shapes = {
+            name: ShapeSpec(channels=channels, stride=self._out_feature_strides[name])
+            for name, channels in self._out_feature_channels.items()
+        }
+        shapes["linear"] = ShapeSpec(channels=self.num_classes)
+        return {name: shapes[name] for name in self._out_features}
 
     def freeze(self, freeze_at: int = 0) -> ResNet:
         """Make the first ``freeze_at`` parts (the stem, res2, ...) untrainable, their BatchNorm turned into FrozenBN.
 
+        Args:
+            freeze_at: 1 for the stem, 2 for res2 too, and so on; 0 or less: nothing.
+
         Returns:
             This ResNet.
         """
-        for name in ("stem", *self.spec.built_stages)[:freeze_at]:
-            part = getattr(self, name)
-            for block in part if isinstance(part, nn.Sequential) else [part]:
-                block.freeze()
+        if freeze_at >= 1:
+            self.stem.freeze()
+        for number, stage in enumerate(self.stages, start=2):
+            if freeze_at >= number:
+                for block in stage.children():
+                    block.freeze()
         return self
+
+    @property
+    def size_divisibility(self) -> int:
+        """0: images of any size."""
+        return 0
 
     @property
     def padding_constraints(self) -> dict[str, int]:
         """No constraint (Detectron2 main asks every backbone; v0.5 does not)."""
         return {}
+
+    @staticmethod
+    def make_stage(
+        block_class: type[CNNBlockBase], num_blocks: int, *, in_channels: int, out_channels: int, **kwargs: Any
+    ) -> list[CNNBlockBase]:
+        """Blocks of a stage: the first takes ``in_channels``, the others ``out_channels``.
+
+        Args:
+            kwargs: other arguments of ``block_class``; ``*_per_block`` is a list with a value for each block.
+
+        Raises:
+            ValueError: such a list has another length, or its argument is given in both forms.
+        """
+        blocks = []
+        for index in range(num_blocks):
+            arguments = {}
+            for key, value in kwargs.items():
+                name = key.removesuffix("_per_block")
+                if name != key and len(value) != num_blocks:
+                    raise ValueError(f"{key} has {len(value)} values; give one for each of the {num_blocks} blocks")
+                if name != key and name in kwargs:
+                    raise ValueError(f"make_stage got both {key} and {name}; leave one out")
+                arguments[name] = value if name == key else value[index]
+            blocks.append(block_class(in_channels=in_channels, out_channels=out_channels, **arguments))
+            in_channels = out_channels
+        return blocks
+
+    @staticmethod
+    def make_default_stages(
+        depth: int, block_class: type[CNNBlockBase] | None = None, **kwargs: Any
+    ) -> list[list[CNNBlockBase]]:
+        """The four stages of a ResNet of ``depth``, for ``ResNet(stem, stages)`` and LazyConfig.
+
+        Args:
+            depth: one of the table in :mod:`resnet_det.specs`.
+            block_class: None takes the block of ``depth``.
+            kwargs: other arguments of the blocks, as in :meth:`make_stage`; channels and strides follow from ``depth``.
+
+        Raises:
+            ValueError: no ResNet has that depth.
+        """
+        found = find_depth(depth)
+        stages, channels = [], 64
+        for index, num_blocks in enumerate(found.stage_blocks):
+            width = 64 * 2**index
+            out_channels = width * BLOCK_EXPANSION[found.block]
+            if found.block == "bottleneck":
+                kwargs["bottleneck_channels"] = width
+            stages.append(
+                ResNet.make_stage(
+                    block_class or BLOCKS[found.block],
+                    num_blocks,
+                    stride_per_block=[1 if index == 0 else 2] + [1] * (num_blocks - 1),
+                    in_channels=channels,
+                    out_channels=out_channels,
+                    **kwargs,
+                )
+            )
+            channels = out_channels
+        return stages
+
+
+fast_path.stands_for(ResNet, BasicStem, DeepStem, nn.Sequential, nn.AdaptiveAvgPool2d, nn.Linear)
 
 
 def make_resnet(
@@ -114,64 +256,24 @@ def make_resnet(
     *,
     block: str | None = None,
     stage_blocks: Sequence[int] | None = None,
-    in_channels: int = 3,
-    stem: str = "7x7",
-    stem_out_channels: int = 64,
-    res2_out_channels: int | None = None,
-    num_groups: int = 1,
-    width_per_group: int = 64,
-    stride_in_1x1: bool = False,
-    shortcut: str = "projection",
-    preact: bool = False,
-    se_reduction: int = 0,
-    norm: str | Callable = "BN",
-    zero_init_residual: bool = False,
-    stochastic_depth: float = 0.0,
-    dilations: Sequence[int] = (1, 1, 1, 1),
-    deform_stages: Sequence[bool] = (False, False, False, False),
+    out_features: Sequence[str] | None = None,
     deform_modulated: bool = False,
     deform_num_groups: int = 1,
-    checkpoint_stages: Sequence[bool] = (False, False, False, False),
-    out_features: Sequence[str] | None = None,
-    num_classes: int | None = None,
-    freeze_at: int = 0,
+    **fields: Any,
 ) -> ResNet:
-    """A ResNet of ``depth``, with torchvision's conventions unless told otherwise. Arguments: see :class:`ResNetSpec`.
+    """A ResNet of ``depth``, with torchvision's conventions unless told otherwise.
 
     Args:
         block, stage_blocks: None takes those of ``depth``.
         out_features: None gives "linear" if there are ``num_classes``, else res2 to res5.
-        deform_modulated, deform_num_groups: see :class:`DeformSpec`.
+        deform_modulated, deform_num_groups: see :class:`resnet_det.specs.DeformSpec`.
+        fields: the other fields of :class:`resnet_det.specs.ResNetSpec`, such as ``norm``, ``stem``, ``freeze_at``.
 
     Raises:
         ValueError: an argument that no ResNet can have; all problems are listed.
     """
     if out_features is None:
-        out_features = ("linear",) if num_classes else STAGE_NAMES
-    return ResNet(
-        make_spec(
-            depth,
-            block=block,
-            stage_blocks=stage_blocks,
-            in_channels=in_channels,
-            stem=stem,
-            stem_out_channels=stem_out_channels,
-            res2_out_channels=res2_out_channels,
-            num_groups=num_groups,
-            width_per_group=width_per_group,
-            stride_in_1x1=stride_in_1x1,
-            shortcut=shortcut,
-            preact=preact,
-            se_reduction=se_reduction,
-            norm=norm,
-            zero_init_residual=zero_init_residual,
-            stochastic_depth=stochastic_depth,
-            dilations=tuple(dilations),
-            deform_stages=tuple(deform_stages),
-            deform=DeformSpec(modulated=deform_modulated, num_groups=deform_num_groups),
-            checkpoint_stages=tuple(checkpoint_stages),
-            out_features=tuple(out_features),
-            num_classes=num_classes,
-            freeze_at=freeze_at,
-        )
-    )
+        out_features = ("linear",) if fields.get("num_classes") else STAGE_NAMES
+    deform = DeformSpec(modulated=deform_modulated, num_groups=deform_num_groups)
+    spec = make_spec(depth, block=block, stage_blocks=stage_blocks, out_features=out_features, deform=deform, **fields)
+    return ResNet.from_spec(spec)

@@ -73,7 +73,7 @@ def test_dilated_stages_keep_their_resolution():
         zip(STAGES, (4, 8, 8, 8), strict=True)
     )
     assert dilated(torch.randn(1, 3, 128, 96))["res5"].shape == (1, 512, 16, 12)
-    assert [conv.dilation for conv in dilated.res5[0].convs] == [(4, 4), (4, 4)]
+    assert [conv.dilation for conv in (dilated.res5[0].conv1, dilated.res5[0].conv2)] == [(4, 4), (4, 4)]
 
 
 @pytest.mark.parametrize("top_block", ["max_pool", "p6p7"])
@@ -169,7 +169,7 @@ def test_the_plain_net_has_no_shortcuts():
     assert not [name for name in plain.state_dict() if "shortcut" in name]
     block = plain.res2[0].eval()
     x = torch.randn(1, 64, 8, 8)
-    torch.testing.assert_close(block(x), block.conv2(block.conv1(x)).relu())
+    torch.testing.assert_close(block(x), block.conv2(block.conv1(x).relu()).relu())
 
 
 def test_any_subset_and_order_of_features():

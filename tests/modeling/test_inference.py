@@ -7,14 +7,14 @@ import copy
 import pytest
 import torch
 import torch._dynamo.testing
-from detectron2.layers import ROIAlign
+from detectron2.layers import Conv2d, ROIAlign
 from detectron2.modeling import build_model
 from models import build_pair, make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
 from torch import nn
 
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling import make_fpn
-from resnet_det.modeling.layers import ConvNormAct
+from resnet_det.modeling.inference import ConvReLU
 from resnet_det.modeling.roi_align import BOXES_AT_ONCE, ThreadedROIAlign
 
 FAMILY = {
@@ -58,15 +58,11 @@ def test_every_member_of_the_family_puts_out_the_same(name):
 
 
 @torch.no_grad()
-def test_norms_are_gone_and_winograd_is_used_where_it_suits():
-    net = make_fpn(make_random(depth=50, norm="FrozenBN"), ["res2", "res3", "res4", "res5"], norm="BN").eval()
+def test_norms_are_gone():
+    net = make_fpn(make_random(depth=50, norm="FrozenBN"), norm="BN").eval()
     randomise_norms_(net)
     prepared = prepare_for_inference(net)
     assert not any("norm" in name for name in prepared.state_dict())
-    kept = [name for name, unit in prepared.named_modules() if getattr(unit, "winograd_weight", None) is not None]
-    assert "fpn_output2" in kept
-    assert "bottom_up.res4.1.conv2" in kept
-    assert "bottom_up.res2.1.conv2" not in kept
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
     image = torch.randn(1, 3, 128, 160)
     assert share_of_largest(prepared(image), net(image)) < 1e-4
@@ -170,26 +166,27 @@ def record(calls, function):
 
 
 @torch.no_grad()
-def test_convolutions_that_are_not_like_ours_stay_as_they_are():
+def test_convolutions_of_any_geometry_stay_what_they_are():
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
             self.net = make_random(depth=18)
             self.valid = nn.Conv2d(512, 8, 3)  # no padding
             self.reflecting = nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+            self.oblong = Conv2d(8, 8, (1, 3), stride=(2, 1), activation=nn.ReLU())
             self.heard = nn.Conv2d(8, 8, 1)
-            self.plain = nn.Conv2d(8, 4, (1, 1), stride=2)
             self.seen = []
             self.heard.register_forward_hook(lambda *_: self.seen.append(1))
 
         def forward(self, x):
-            return self.plain(self.heard(self.reflecting(self.valid(self.net(x)["res5"]))))
+            return self.heard(self.oblong(self.reflecting(self.valid(self.net(x)["res5"]))))
 
     model, image = Model().eval(), torch.randn(1, 3, 160, 192)
     prepared = prepare_for_inference(model)
     assert [type(getattr(prepared, name)) for name in ("valid", "reflecting", "heard")] == [nn.Conv2d] * 3
-    assert type(prepared.plain) is ConvNormAct
+    assert type(prepared.oblong) is ConvReLU
     torch.testing.assert_close(prepared(image), model(image), rtol=1e-4, atol=1e-5)
+    assert len(model.seen) == 2
 
 
 def test_another_dtype_is_refused():
