@@ -157,6 +157,17 @@ def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
 
 
 @pytest.mark.parametrize("depth", [14, 18])
+def test_hooks_on_every_part_of_a_preactivation_block_fire_once(depth):
+    block, called = make_resnet(depth, preact=True).res3[0].eval(), []
+    for name, module in block.named_modules():
+        module.register_forward_hook(lambda _, __, out, name=name: called.append((name, out.shape[1])))
+    block(torch.randn(1, block.in_channels, 8, 8))
+    inside = {"conv1": block.conv1.out_channels, "conv1.norm": block.in_channels, "shortcut": block.out_channels}
+    assert sorted(name for name, _ in called) == sorted(name for name, _ in block.named_modules())
+    assert inside.items() <= dict(called).items()
+
+
+@pytest.mark.parametrize("depth", [14, 18])
 def test_zero_initialised_blocks_start_as_their_shortcut(depth):
     model = make_resnet(depth, zero_init_residual=True).eval()
     x = torch.randn(1, 256 if depth == 14 else 64, 8, 8).abs()
