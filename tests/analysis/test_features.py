@@ -45,7 +45,7 @@ def make(default_cfg, request):
         randomise_norms_(model)
         for name, parameter in model.named_parameters():
             if "cls_score.weight" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
+                torch.nn.init.normal_(parameter, std=0.03)
         return model
 
     return build
