@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 
 from resnet_det.config.keys import resnet_defaults
 from resnet_det.errors import InputError
 from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, make_spec
 
-# Keys that other builders add, with the values that leave the net as it is; all other values are refused.
-_FOREIGN_KEYS = {"DEFORM_INTERVAL": 1, "RADIX": 1, "BOTTLENECK_WIDTH": 64}
+# Keys by which other builders change the ResNet, each with the value that does not.
+_FOREIGN_KEYS = {
+    "MODEL.BACKBONE.ANTI_ALIAS": False,
+    "MODEL.RESNETS.ANTI_ALIAS": False,
+    "MODEL.RESNETS.AVD": False,
+    "MODEL.RESNETS.AVG_DOWN": False,
+    "MODEL.RESNETS.BOTTLENECK_WIDTH": 64,
+    "MODEL.RESNETS.DEEP_STEM": False,
+    "MODEL.RESNETS.DEFORM_INTERVAL": 1,
+    "MODEL.RESNETS.RADIX": 1,
+}
 # Those of DeepLab's builder, which are read here too.
 _DEEPLAB_KEYS = ("STEM_TYPE", "RES4_DILATION", "RES5_MULTI_GRID")
 _STEM_TYPES = {"basic": "7x7", "deeplab": "deep"}
@@ -28,9 +37,9 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
     """
     resnets, own = cfg.MODEL.RESNETS, cfg.MODEL.get("RESNET_DET") or resnet_defaults()
     deeplab = {} if like_detectron2 else {key: resnets[key] for key in _DEEPLAB_KEYS if key in resnets}
+    if not like_detectron2:
+        _refuse_foreign_keys(cfg)
     try:
-        if not like_detectron2:
-            _refuse_foreign_keys(cfg)
         # The block first, as channels follow from it.
         block = make_spec(resnets.DEPTH, block=own.BLOCK or None, stage_blocks=own.STAGE_BLOCKS or None).block
         return make_spec(
@@ -51,7 +60,7 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
             zero_init_residual=own.ZERO_INIT_RESIDUAL,
             stochastic_depth=own.STOCHASTIC_DEPTH,
             dilations=_dilations(resnets, own, deeplab),
-            multi_grid=deeplab.get("RES5_MULTI_GRID", ()),
+            multi_grid=_multi_grid(deeplab),
             deform_stages=resnets.DEFORM_ON_PER_STAGE,
             deform=DeformSpec(modulated=resnets.DEFORM_MODULATED, num_groups=resnets.DEFORM_NUM_GROUPS),
             checkpoint_stages=own.CHECKPOINT_STAGES,
@@ -63,23 +72,30 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
 
 
 def _refuse_foreign_keys(cfg: CfgNode) -> None:
-    known = get_cfg()
-    for section in ("RESNETS", "BACKBONE"):
-        for key, value in cfg.MODEL[section].items():
-            is_foreign = key not in known.MODEL[section] and key not in _DEEPLAB_KEYS
-            if is_foreign and value and value != _FOREIGN_KEYS.get(key):
-                neutral = _FOREIGN_KEYS.get(key, False)
-                raise ValueError(
-                    f"MODEL.{section}.{key} is {value!r}, a key of another builder that this ResNet does not have; "
-                    f"set it to {neutral}, or take that builder"
-                )
+    for key, neutral in _FOREIGN_KEYS.items():
+        _, section, name = key.split(".")
+        value = cfg.MODEL[section].get(name, neutral)
+        if value != neutral:
+            raise InputError(
+                f"{key} is {value!r}, a key of another builder that this ResNet does not have; set it to {neutral}, or "
+                "MODEL.BACKBONE.NAME to that builder"
+            )
 
 
 def _stem(own: CfgNode, deeplab: dict[str, object]) -> str:
     stem_type = deeplab.get("STEM_TYPE", "basic")
     if stem_type not in _STEM_TYPES:
         raise ValueError(f"STEM_TYPE is {stem_type!r}; choose one of {', '.join(_STEM_TYPES)}")
-    return own.STEM if stem_type == "basic" else _STEM_TYPES[stem_type]
+    stem = _STEM_TYPES[stem_type]
+    if "7x7" not in (stem, own.STEM) and stem != own.STEM:
+        raise ValueError(f"STEM_TYPE is {stem_type!r}, MODEL.RESNET_DET.STEM {own.STEM!r}; leave one out")
+    return own.STEM if stem == "7x7" else stem
+
+
+def _multi_grid(deeplab: dict[str, object]) -> tuple[int, ...]:
+    """Factors of 1 are none, whatever their number."""
+    grid = tuple(deeplab.get("RES5_MULTI_GRID") or ())
+    return () if set(grid) == {1} else grid
 
 
 def _dilations(resnets: CfgNode, own: CfgNode, deeplab: dict[str, object]) -> tuple[int, ...]:

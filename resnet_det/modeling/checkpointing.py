@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -11,10 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
-def run_checkpointed(
-    blocks: Sequence[nn.Module], x: torch.Tensor, run: Callable[[nn.Module, torch.Tensor], torch.Tensor]
-) -> torch.Tensor:
-    """``run(block, x)`` of one of ``blocks`` after the other, keeping only ``x`` for the backward pass.
+def run_checkpointed(blocks: Sequence[nn.Module], x: torch.Tensor) -> torch.Tensor:
+    """``blocks`` one after the other, keeping only ``x`` for the backward pass.
 
     That computes the last block again, from ``x`` on and keeping nothing of those before it; then the one before it,
     and so on. Inputs and insides of the other blocks take no memory meanwhile. Of n blocks, n (n + 1) / 2 are computed
@@ -25,7 +23,7 @@ def run_checkpointed(
 
     def run_all(x: torch.Tensor) -> torch.Tensor:
         for block in blocks:
-            x = run(block, x)
+            x = block(x)
         return x
 
     if torch.compiler.is_compiling():
@@ -33,7 +31,7 @@ def run_checkpointed(
 
     def run_nested(x: torch.Tensor) -> torch.Tensor:
         *others, last = blocks
-        return run(last, run_checkpointed(others, x, run) if others else x)
+        return last(run_checkpointed(others, x) if others else x)
 
     def make_contexts() -> tuple:
         return nullcontext(), _keep_running_statistics(blocks)

@@ -11,8 +11,9 @@ from detectron2.layers import ROIAlign
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
-from resnet_det.modeling.fused import Geometry, conv_sum_relu
-from resnet_det.modeling.layers import DeformConv
+from resnet_det.modeling.blocks import BasicBlock, BottleneckBlock, ResidualBlock
+from resnet_det.modeling.fused import conv_sum_relu
+from resnet_det.modeling.layers import AvgDownShortcut, DeformConv
 from resnet_det.modeling.norms import read_affine
 from resnet_det.modeling.roi_align import ThreadedROIAlign
 
@@ -26,7 +27,8 @@ def prepare_for_inference(
     """A copy of ``model`` that detects the same, faster. It cannot be trained, and its state is not the model's.
 
     FrozenBN and BatchNorm are folded into Detectron2's convolutions before them, throughout the model (FPN and heads
-    included); weights and features lie channels-last.
+    included), sums and ReLUs of residual blocks are done inside the convolutions, weights and features lie
+    channels-last. What is not exactly such a layer, or has hooks, is left as it is.
 
     Args:
         model: any Detectron2 model with our backbone, or the backbone itself.
@@ -35,21 +37,29 @@ def prepare_for_inference(
         compile_backbone: the first images then take minutes.
 
     Raises:
-        ValueError: another dtype.
+        ValueError: another dtype; a weight is NaN or infinite, which a prepared model would hide.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
+    broken = [
+        n for n, tensor in model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()
+    ]
+    if broken:
+        raise ValueError(f"{len(broken)} tensors of the model hold NaN or infinity, the first is {broken[0]}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     _replace_roi_align_(model)
     predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
     in_float32 = {part for predictor in predictors for part in predictor.modules()}
     for module in model.modules():
-        if isinstance(module, Detectron2Conv2d):
+        if _is_ordinary_conv(module):
             _fold_(module)
         has_low_precision = not isinstance(module, DeformConv) and module not in in_float32
         if has_low_precision and isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        if type(module) in _FUSED and _is_fusible(module):
+            module.__class__ = _FUSED[type(module)]
     model.to(memory_format=torch.channels_last)
     if hasattr(model, "roi_heads"):
         model.roi_heads.register_forward_pre_hook(_lay_channels_first)
@@ -66,8 +76,48 @@ class ConvReLU(Detectron2Conv2d):
     """Detectron2's convolution with a ReLU, in one pass."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
-        return conv_sum_relu(x, self.weight, self.bias, geometry, relu=True)
+        return conv_sum_relu(self, x)
+
+
+class FusedBlock(ResidualBlock):
+    """A residual block whose convolutions add and clip."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        *names, last = self.conv_names
+        out = x
+        for name in names:
+            out = conv_sum_relu(getattr(self, name), out)
+        if not self.adds_input:
+            return conv_sum_relu(getattr(self, last), out)
+        summand = x if self.shortcut is None else self.shortcut(x)
+        return conv_sum_relu(getattr(self, last), out, summand, overwrite=self.shortcut is not None)
+
+
+class FusedBasicBlock(FusedBlock, BasicBlock):
+    """Two convolutions and the sum."""
+
+
+class FusedBottleneckBlock(FusedBlock, BottleneckBlock):
+    """Three convolutions and the sum."""
+
+
+_FUSED = {BasicBlock: FusedBasicBlock, BottleneckBlock: FusedBottleneckBlock}
+
+
+def _is_ordinary_conv(module: nn.Module) -> bool:
+    """Whether it is Detectron2's convolution as it is made: nobody listens, no other weight or forward was put in."""
+    return (
+        type(module) in (Detectron2Conv2d, AvgDownShortcut)
+        and not (module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module))
+        and "weight" in module._parameters
+        and all(isinstance(value, tuple) for value in (module.stride, module.padding, module.dilation))
+    )
+
+
+def _is_fusible(block: ResidualBlock) -> bool:
+    convs = [module for name, module in block.named_children() if name != "drop"]
+    plain = all(_is_ordinary_conv(conv) and conv.norm is None and conv.activation is None for conv in convs)
+    return plain and "forward" not in vars(block)
 
 
 def _fold_(conv: Detectron2Conv2d) -> None:
@@ -81,7 +131,7 @@ def _fold_(conv: Detectron2Conv2d) -> None:
         )
         conv.norm = None
     is_relu = conv.activation in (F.relu, F.relu_) or type(conv.activation) is nn.ReLU
-    if type(conv) is Detectron2Conv2d and is_relu and conv.norm is None and isinstance(conv.padding, tuple):
+    if type(conv) is Detectron2Conv2d and is_relu and conv.norm is None:
         conv.__class__ = ConvReLU  # not another module: heads keep theirs in lists besides
 
 

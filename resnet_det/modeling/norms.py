@@ -41,10 +41,10 @@ def make_norm(norm: str | Callable[[int], nn.Module] | None, channels: int) -> n
 
 
 def read_affine(norm: nn.Module | None) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Scale and shift, each (C,), such that ``norm(x) = x * scale + shift``, with gradients; None if there are none.
+    """Scale and shift, each (C,), such that ``norm(x) = x * scale + shift``; None if there are none.
 
-    There are for FrozenBN, and for BatchNorm in evaluation. A norm that someone listens to (hooks) has to be called,
-    and a subclass may do something else.
+    Returned for FrozenBN, and for BatchNorm in evaluation. A norm that someone listens to (hooks) has to be called, and
+    a subclass may do something else.
     """
     is_batch_norm = type(norm) in _BATCH_NORMS and not norm.training and norm.running_mean is not None
     if not (is_batch_norm or type(norm) is FrozenBatchNorm2d) or norm._forward_hooks or norm._forward_pre_hooks:

@@ -2,63 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
-from torch import nn
 
-from resnet_det.modeling import fast_path
-from resnet_det.modeling.resnet import ResNet
-from resnet_det.modeling.views import list_of_modules
+from resnet_det.modeling.views import ModuleLists, list_of_modules
 from resnet_det.specs import STAGE_NAMES, check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
 
 
-class FeaturePyramid(FPN):
+class FeaturePyramid(ModuleLists, FPN):
     """Detectron2's FPN, with the same layers and state, for images of any size.
 
     ``lateral_convs`` and ``output_convs`` are views of the submodules ``fpn_lateral5``, ``fpn_output5``, ...: replacing
     a convolution takes effect by name and in the list.
     """
 
-    lateral_convs = list_of_modules(lambda fpn: fpn.conv_names("fpn_lateral"), "The lateral convolutions.")
-    output_convs = list_of_modules(lambda fpn: fpn.conv_names("fpn_output"), "The output convolutions.")
+    _levels: tuple[str, ...] = ()
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)
+        self._levels = tuple(name.removeprefix("fpn_lateral") for name in self.conv_names("fpn_lateral"))
+
+    lateral_convs = list_of_modules(
+        lambda fpn: fpn.conv_names("fpn_lateral"), "The lateral convolutions, coarsest level first."
+    )
+    output_convs = list_of_modules(
+        lambda fpn: fpn.conv_names("fpn_output"), "The output convolutions, coarsest level first."
+    )
 
     def conv_names(self, prefix: str) -> list[str]:
-        """Names of the convolutions that begin with ``prefix``, of the coarsest level first."""
-        return [name for name, _ in self.named_children() if name.startswith(prefix)][::-1]
+        """Names of the convolutions that begin with ``prefix``, coarsest level first."""
+        if self._levels:
+            return [f"{prefix}{level}" for level in self._levels]
+        return [name for name in self._modules if name.startswith(prefix)][::-1]  # while Detectron2's FPN adds them
 
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
         """Feature maps by level, finest first."""
-        if fast_path.may_take(self, x):
-            return fast_path.lay_like_plain(fast_path.run_pyramid(self, x), x, self.bottom_up.stem.conv1.weight)
-        return self.merge(self.bottom_up(x), fast_path.run_plainly, torch.add)
-
-    def merge(
-        self,
-        features: dict[str, torch.Tensor],
-        run: Callable[[nn.Module, torch.Tensor], torch.Tensor],
-        add: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    ) -> dict[str, torch.Tensor]:
-        """What :meth:`forward` puts out, of the ``features`` of the ResNet, where ``run(conv, x)`` convolves and
-        ``add(lateral, above)`` sums."""
+        features = self.bottom_up(x)
         levels: list[torch.Tensor] = []
         above = None
         names = reversed(self.in_features)
         for name, lateral_conv, output_conv in zip(names, self.lateral_convs, self.output_convs, strict=True):
-            here = run(lateral_conv, features[name])
+            here = lateral_conv(features[name])
             if above is not None:
                 # Of neighbours with the same stride, as over dilated stages, the upper one is added as it is.
-                here = add(here, F.interpolate(above, size=here.shape[-2:], mode="nearest"))
+                here = here + F.interpolate(above, size=here.shape[-2:], mode="nearest")
                 if self._fuse_type == "avg":
                     here /= 2
             above = here
-            levels.insert(0, run(output_conv, here))
+            levels.insert(0, output_conv(here))
         if self.top_block is not None:
             top_in = features.get(self.top_block.in_feature)
             if top_in is None:
@@ -99,10 +97,6 @@ class _Undilated(Backbone):
         shapes = self.backbone.output_shape()
         strides = {name: 4 * 2**index for index, name in enumerate(STAGE_NAMES)}
         return {n: ShapeSpec(channels=shapes[n].channels, stride=strides[n]) for n in strides if n in shapes}
-
-
-for _class in (FeaturePyramid, DilatedFPN):
-    fast_path.stands_for(_class, ResNet, Conv2d, LastLevelMaxPool, LastLevelP6P7)
 
 
 def make_fpn(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import partial, wraps
 
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone import fpn, resnet
@@ -34,14 +35,22 @@ def replace_detectron2_resnet() -> ExitStack:
         What takes it back: ``.close()``, or the end of a ``with`` block.
     """
     undo = ExitStack()
-    registered = BACKBONE_REGISTRY._obj_map
     for theirs, ours in _PAIRS:
-        stand_in = partial(ours, like_detectron2=True)
-        for module in list(sys.modules.values()):
-            for name in [name for name, value in getattr(module, "__dict__", {}).items() if value is theirs]:
-                setattr(module, name, stand_in)
-                undo.callback(setattr, module, name, theirs)
-        if registered.get(theirs.__name__) is theirs:
-            registered[theirs.__name__] = stand_in
-            undo.callback(registered.__setitem__, theirs.__name__, theirs)
+        stand_in = wraps(theirs)(partial(ours, like_detectron2=True))
+        if _swap(theirs, stand_in):
+            undo.callback(_swap, stand_in, theirs)
     return undo
+
+
+def _swap(old: Callable, new: Callable) -> bool:
+    """Put ``new`` wherever a module, or the registry, has ``old``."""
+    found = False
+    for module in list(sys.modules.values()):
+        for name in [name for name, value in list(getattr(module, "__dict__", {}).items()) if value is old]:
+            setattr(module, name, new)
+            found = True
+    registered = BACKBONE_REGISTRY._obj_map
+    for name in [name for name, value in registered.items() if value is old]:
+        registered[name] = new
+        found = True
+    return found

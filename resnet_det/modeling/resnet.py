@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,12 +12,11 @@ from detectron2.modeling import Backbone
 from detectron2.modeling import ResNet as Detectron2ResNet
 from torch import nn
 
-from resnet_det.modeling import fast_path
 from resnet_det.modeling.blocks import BLOCKS
 from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
-from resnet_det.modeling.stems import BasicStem, DeepStem, make_stem
-from resnet_det.modeling.views import list_of_modules
+from resnet_det.modeling.stems import make_stem
+from resnet_det.modeling.views import ModuleLists, list_of_modules
 from resnet_det.specs import BLOCK_EXPANSION, STAGE_NAMES, DeformSpec, ResNetSpec, check_names, find_depth, make_spec
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
@@ -25,7 +24,7 @@ from resnet_det.specs import BLOCK_EXPANSION, STAGE_NAMES, DeformSpec, ResNetSpe
 SEGMENT = 4
 
 
-class ResNet(Detectron2ResNet):
+class ResNet(ModuleLists, Detectron2ResNet):
     """A ResNet (arXiv 1512.03385): a stem, then the stages ``res2``, ``res3``, ... of residual blocks.
 
     It takes the same arguments as Detectron2's ResNet, has the same attributes, state names and outputs, and is one by
@@ -129,27 +128,25 @@ class ResNet(Detectron2ResNet):
         """
         if x.dim() != 4:
             raise ValueError(f"a ResNet takes (N, C, H, W), got {tuple(x.shape)}")
-        if fast_path.may_take(self, x):
-            return fast_path.lay_like_plain(fast_path.run_resnet(self, x), x, self.stem.conv1.weight)
-        return self.run_parts(x, fast_path.run_plainly)
-
-    def run_parts(self, x: Any, run: Callable[[nn.Module, Any], Any]) -> dict[str, torch.Tensor]:
-        """What :meth:`forward` puts out, where ``run(part, x)`` computes a stem, a stage or a block."""
-        outputs = {"stem": run(self.stem, x)}
+        outputs = {"stem": self.stem(x)}
         x = outputs["stem"]
         for name in self.stage_names:
             stage = getattr(self, name)
-            if self.training and name in self.checkpoint_stages:
-                for first in range(0, len(stage), SEGMENT):
-                    x = run_checkpointed(stage[first : first + SEGMENT], x, run)
-            else:
-                x = run(stage, x)
+            x = self._run_checkpointed(stage, x) if self.training and name in self.checkpoint_stages else stage(x)
             if name == self.stage_names[-1] and self.final_norm is not None:
                 x = F.relu(self.final_norm(x))
             outputs[name] = x
         if self.num_classes is not None:
             outputs["linear"] = self.linear(torch.flatten(self.avgpool(x), 1))
         return {name: output for name, output in outputs.items() if name in self._out_features}
+
+    @staticmethod
+    def _run_checkpointed(stage: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        if type(stage) is not nn.Sequential or stage._forward_hooks or stage._forward_pre_hooks:
+            return run_checkpointed([stage], x)  # it has to be called as a whole
+        for first in range(0, len(stage), SEGMENT):
+            x = run_checkpointed(stage[first : first + SEGMENT], x)
+        return x
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         """Channels and stride of each output, in the order of ``out_features``; "linear" has no stride."""
@@ -246,9 +243,6 @@ class ResNet(Detectron2ResNet):
             )
             channels = out_channels
         return stages
-
-
-fast_path.stands_for(ResNet, BasicStem, DeepStem, nn.Sequential, nn.AdaptiveAvgPool2d, nn.Linear)
 
 
 def make_resnet(

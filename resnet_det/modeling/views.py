@@ -8,26 +8,36 @@ from typing import Any
 from torch import nn
 
 
-class ModuleView(Sequence):
-    """The submodules ``names`` of ``parent`` as a list whose items can be set.
+class ModuleView(list):
+    """The submodules ``names`` of ``parent``, as a list of fixed length whose items can be set.
 
-    There is no second list beside the submodules: what is set here is the submodule, and what replaces a submodule is
-    found here.
+    What is set here becomes the submodule.
     """
 
     def __init__(self, parent: nn.Module, names: Sequence[str]) -> None:
+        super().__init__(getattr(parent, name) for name in names)
         self._parent, self._names = parent, tuple(names)
 
-    def __len__(self) -> int:
-        return len(self._names)
+    def __setitem__(self, index: int | slice, value: Any) -> None:
+        names = self._names[index]
+        for name, module in zip(names, value, strict=True) if isinstance(index, slice) else [(names, value)]:
+            setattr(self._parent, name, module)
+        super().__setitem__(index, value)
 
-    def __getitem__(self, index: int | slice) -> Any:
-        if isinstance(index, slice):
-            return [getattr(self._parent, name) for name in self._names[index]]
-        return getattr(self._parent, self._names[index])
+    def _refuse(self, *_: object) -> None:
+        raise TypeError("this list shows submodules and has a fixed length: set its items, or edit the parent module")
 
-    def __setitem__(self, index: int, module: nn.Module) -> None:
-        setattr(self._parent, self._names[index], module)
+    append = extend = insert = remove = pop = clear = sort = reverse = __delitem__ = __iadd__ = __imul__ = _refuse
+
+
+class ModuleLists(nn.Module):
+    """A module with properties made by :func:`list_of_modules`."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(getattr(type(self), name, None), property):
+            object.__setattr__(self, name, value)  # before nn.Module would make a ModuleList a submodule of that name
+        else:
+            super().__setattr__(name, value)
 
 
 def list_of_modules(find_names: Callable[[Any], Sequence[str]], doc: str) -> property:
@@ -38,7 +48,6 @@ def list_of_modules(find_names: Callable[[Any], Sequence[str]], doc: str) -> pro
     """
 
     def replace(parent: nn.Module, modules: Sequence[nn.Module]) -> None:
-        for name, module in zip(find_names(parent), modules, strict=True):
-            setattr(parent, name, module)
+        ModuleView(parent, find_names(parent))[:] = modules
 
     return property(lambda parent: ModuleView(parent, find_names(parent)), replace, doc=doc)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import types
 
 import pytest
@@ -191,7 +192,43 @@ def test_a_stage_is_replaced_by_name_and_in_the_list():
     with torch.no_grad():
         features = net.eval()(images())
     assert torch.equal(features["res5"], features["res4"])
-    net.stages = [nn.Sequential(nn.Identity()) for _ in net.stages]
-    assert len(net.stages[:2]) == 2
+
+
+@pytest.mark.parametrize("as_list", [list, nn.ModuleList])
+def test_the_lists_are_lists(as_list):
+    _, model = make_pyramids()
+    new = as_list(nn.Conv2d(16, 16, 3, padding=1) for _ in range(4))
+    model.output_convs = new
+    assert [model.fpn_output5, model.fpn_output4] == list(new)[:2] == model.output_convs[:2]
+    assert "output_convs" not in dict(model.named_children())
+    shared = nn.Conv2d(16, 16, 1)
+    for index in range(4):
+        model.output_convs[index] = shared
+    assert model.output_convs == [shared] * 4
+    model.output_convs[1:3] = list(new)[1:3]
+    model.fpn_output6 = nn.Identity()
+    assert model.output_convs == [shared, *list(new)[1:3], shared]
+    copied = copy.deepcopy(model)
+    assert copied.output_convs[0] is copied.fpn_output5
+    assert list(run(copied, images(), training=False)) == ["p2", "p3", "p4", "p5", "p6"]
+    net = model.bottom_up
+    net.stages = as_list(nn.Sequential(nn.Identity()) for _ in range(4))
+    assert "stages" not in dict(net.named_children())
     with pytest.raises(ValueError, match="shorter"):
         net.stages = net.stages[:2]
+    for change in (lambda: net.stages.append(shared), lambda: net.stages.pop(), lambda: model.lateral_convs.clear()):
+        with pytest.raises(TypeError, match="fixed length"):
+            change()
+
+
+def test_a_checkpointed_stage_can_be_anything_and_its_hooks_fire():
+    _, net = make_nets()
+    net.checkpoint_stages = frozenset(("res3", "res4"))
+    net.res3, seen = nn.Conv2d(16, 32, 3, stride=2, padding=1), []
+    net.res4.register_forward_hook(lambda *_: seen.append(1))
+    expected = run(copy.deepcopy(net).requires_grad_(), images(), training=True)
+    net.checkpoint_stages = frozenset()
+    seen.clear()
+    plain = run(net, images(), training=True)
+    assert seen
+    assert_equal(expected, plain)

@@ -154,8 +154,10 @@ def test_replacing_detectron2s_builders_and_taking_it_back():
             assert type(build_backbone(cfg)) is FeaturePyramid
             with replace_detectron2_resnet():
                 pass
+            importer.later = resnet.build_resnet_backbone
+            assert importer.later.__name__ == "build_resnet_backbone"
             assert type(build_backbone(cfg)) is FeaturePyramid
-        assert importer.build is before[0]
+        assert importer.build is importer.later is before[0]
     assert all_builders() == before
     undo = replace_detectron2_resnet()
     assert all_builders() != before
@@ -236,7 +238,8 @@ def test_detectron2s_builder_passes_over_them_and_so_does_what_replaces_it():
         ("RESNETS", "RES4_DILATION", 2, "RES5_DILATION is 1 and RES4_DILATION 2; choose 1, 2 or 4, and 4 where"),
         ("RESNETS", "RES5_MULTI_GRID", [1, 2], "multi_grid is .*1, 2.*each of the 3 blocks"),
         ("RESNETS", "DEFORM_INTERVAL", 3, "MODEL.RESNETS.DEFORM_INTERVAL is 3, a key of another builder .*set it to 1"),
-        ("RESNETS", "AVD", True, "MODEL.RESNETS.AVD is True, a key of another builder .*set it to False"),
+        ("RESNETS", "AVD", True, "^MODEL.RESNETS.AVD is True, a key of another builder .*set it to False"),
+        ("RESNETS", "RADIX", 0, "MODEL.RESNETS.RADIX is 0, a key of another builder .*set it to 1"),
         ("BACKBONE", "ANTI_ALIAS", True, "MODEL.BACKBONE.ANTI_ALIAS is True"),
     ],
 )
@@ -250,7 +253,16 @@ def test_keys_of_other_builders_are_refused_where_they_change_the_net(section, k
 def test_keys_of_other_builders_that_change_nothing_are_fine():
     cfg = with_our_backbone(zoo_cfg(FASTER))
     cfg.MODEL.RESNETS.DEFORM_INTERVAL, cfg.MODEL.RESNETS.AVD, cfg.MODEL.BACKBONE.ANTI_ALIAS = 1, False, False
+    cfg.MODEL.BACKBONE.FREEZE = True  # read by meta-architectures
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES5_MULTI_GRID = 18, [1, 1, 1]  # Mask2Former's, "not used"
     build_backbone(cfg)
+
+
+def test_a_stem_is_chosen_once():
+    cfg = add_deeplab_keys(with_our_backbone(zoo_cfg(FASTER)))
+    cfg.MODEL.RESNET_DET.STEM = "deep_tiered"
+    with pytest.raises(InputError, match=r"STEM_TYPE is 'deeplab', MODEL.RESNET_DET.STEM 'deep_tiered'"):
+        build_backbone(cfg)
 
 
 def with_our_classes(config):

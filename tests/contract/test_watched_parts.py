@@ -19,7 +19,6 @@ from torch.nn.utils import parameters_to_vector, prune
 from torch.utils.flop_counter import FlopCounterMode
 
 import resnet_det.modeling as ours
-from resnet_det.modeling import fast_path
 
 
 def keep_copies(seen, name):
@@ -124,13 +123,26 @@ def test_parameters_and_features_lie_as_detectron2s():
             value.view(value.shape[0], -1)
 
 
-def test_channels_last_is_kept_where_a_user_asks_for_it():
+@pytest.mark.parametrize("size", [(64, 96), (32, 32)])  # of the second, res5 is one pixel
+def test_layouts_that_a_user_asks_for(size):
+    x = images()[..., : size[0], : size[1]]
     for theirs, net in (make_nets(), make_pyramids()):
-        x = images().to(memory_format=torch.channels_last)
-        assert_equal(run(net, x, training=False), run(theirs, x, training=False))
-        for model in (theirs, net):
-            model.to(memory_format=torch.channels_last)
-        assert_equal(run(net, images(), training=False), run(theirs, images(), training=False))
+        for part in ("", "res4" if hasattr(net, "res4") else "fpn_output3"):
+            for given in (x, x.to(memory_format=torch.channels_last), images()[..., :64:2]):
+                for training in (True, False):
+                    assert_equal(run(net, given, training=training), run(theirs, given, training=training))
+            for model in (theirs, net):
+                model.get_submodule(part).to(memory_format=torch.channels_last)
+
+
+def test_values_that_are_not_finite_are_passed_on():
+    x = images()
+    x[0, 0, 10, 10] = torch.nan
+    for theirs, net in (make_nets(), make_pyramids()):
+        expected, found = run(theirs, x, training=False), run(net, x, training=False)
+        assert all(
+            torch.equal(found[name].isnan(), value.isnan()) and value.isnan().any() for name, value in expected.items()
+        )
 
 
 def test_saved_and_copied_models(tmp_path):
@@ -208,8 +220,7 @@ def traced(net, x):
     "transform",
     [double_backward, func_grad, func_jvp, func_vmap, per_sample_gradients, forward_mode, compiled, exported, traced],
 )
-def test_transforms_give_the_same(transform, kind, monkeypatch):
-    monkeypatch.setattr(fast_path, "_TRAINS_FAST", True)
+def test_transforms_give_the_same(transform, kind):
     results = [transform(net.eval(), images()[..., :32, :32]) for net in make_nets(kind)]
     assert len(results[0]) == len(results[1]) > 0
     for actual, expected in zip(results[1], results[0], strict=True):

@@ -7,10 +7,12 @@ import copy
 import pytest
 import torch
 import torch._dynamo.testing
+import torch.nn.functional as F
 from detectron2.layers import Conv2d, ROIAlign
 from detectron2.modeling import build_model
 from models import build_pair, make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling import make_fpn
@@ -187,6 +189,48 @@ def test_convolutions_of_any_geometry_stay_what_they_are():
     assert type(prepared.oblong) is ConvReLU
     torch.testing.assert_close(prepared(image), model(image), rtol=1e-4, atol=1e-5)
     assert len(model.seen) == 2
+
+
+def prune_conv(net):
+    prune.l1_unstructured(net.res3[0].conv1, "weight", 0.5)
+
+
+def normalise_weight(net):
+    parametrizations.weight_norm(net.res3[0].conv2)
+
+
+def subclass_conv(net):
+    class Standardised(Conv2d):
+        def forward(self, x):
+            weight = self.weight - self.weight.mean(dim=(1, 2, 3), keepdim=True)
+            return self.norm(F.conv2d(x, weight, None, self.stride, self.padding))
+
+    net.res3[0].conv1.__class__ = Standardised
+
+
+def patch_forward(net):
+    plain = net.res3[0].conv2.forward
+    net.res3[0].conv2.forward = lambda x: plain(x) * 2
+
+
+def use_integers(net):
+    net.res3[1].conv1.stride = 1
+
+
+@pytest.mark.parametrize("change", [prune_conv, normalise_weight, subclass_conv, patch_forward, use_integers])
+@torch.no_grad()
+def test_edited_parts_are_left_as_they_are(change):
+    net = make_random(depth=18, norm="FrozenBN")
+    change(net)
+    image = torch.randn(1, 3, 64, 96)
+    assert share_of_largest(prepare_for_inference(net)(image), net(image)) < 1e-4
+
+
+def test_weights_that_are_not_finite_are_refused():
+    net = make_random(depth=18)
+    net.res4[0].conv1.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"1 tensors of the model hold NaN .* the first is res4.0.conv1.weight"):
+        prepare_for_inference(net)
 
 
 def test_another_dtype_is_refused():
