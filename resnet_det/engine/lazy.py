@@ -8,16 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import LazyConfig, instantiate
 from detectron2.engine import default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from resnet_det.config.yaml_files import read_yaml
 from resnet_det.data import make_train_loader
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.step import TrainStep
@@ -36,7 +38,13 @@ def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
     """
     if not Path(config_file).is_file():
         raise InputError(f"--config-file {config_file}: no such file")
-    cfg = LazyConfig.load(config_file)
+    try:
+        if config_file.endswith((".yaml", ".yml")):  # read as data; LazyConfig.load would run what it asks for
+            cfg = OmegaConf.create(read_yaml(config_file), flags={"allow_objects": True})
+        else:
+            cfg = LazyConfig.load(config_file)
+    except yaml.YAMLError as error:
+        raise InputError(f"{config_file}: not a yaml file: {error}") from None
     try:
         cfg = LazyConfig.apply_overrides(cfg, opts)
     except Exception as error:  # the parser's own kinds of error

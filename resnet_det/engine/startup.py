@@ -15,6 +15,7 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser
 
 from resnet_det.config import add_resnet_det_config, check_cfg
+from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
 from resnet_det.engine.weights import check_from_scratch, prepare_weights
 from resnet_det.errors import InputError
@@ -131,7 +132,9 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not Path(path).is_file():
         raise InputError(f"--config-file {path}: no such file")
     try:
-        cfg.merge_from_file(path)
+        merge_yaml_file(cfg, path)
+    except InputError:
+        raise
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
     except (yaml.YAMLError, TypeError, AttributeError) as error:
