@@ -35,7 +35,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
-    # Evaluate on the first so many images of each process alone; 0: on all.
+    # Evaluate on the first so many images alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
     # "float32", "bfloat16" or "float16": evaluate trained weights (--eval-only), and draw, with a model that
     # resnet_det.prepare_for_inference has made faster; "": with the model as it is.
@@ -71,12 +71,18 @@ def _train_defaults() -> CfgNode:
     node.DETERMINISTIC = False
     # How many of the newest checkpoints to keep; 0: all.
     node.KEEP_CHECKPOINTS = 0
-    # A result by which model_best.pth is chosen, such as "bbox/AP"; "": none is kept.
+    # A result by which model_best.pth is chosen, such as "bbox/AP" or "validation_total_loss"; "": none is kept.
     node.BEST_METRIC = ""
+    # "max" or "min"; "": of a loss the lowest is best, of all else the highest.
+    node.BEST_DIRECTION = ""
     # Evaluations without a better BEST_METRIC after which training stops; 0: never.
     node.EARLY_STOPPING = 0
     # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
     node.LOGGERS = []
+    # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: none is.
+    node.GRACE_SECONDS = 120.0
+    # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
+    node.PROFILE = False
     return node
 
 

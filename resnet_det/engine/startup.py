@@ -17,6 +17,9 @@ from detectron2.engine import default_argument_parser
 from resnet_det.config import add_resnet_det_config, check_cfg
 from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
+from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.checkpoint import find_checkpoint
+from resnet_det.engine.run_folder import choose_start
 from resnet_det.engine.weights import check_from_scratch, prepare_weights
 from resnet_det.errors import InputError
 
@@ -37,13 +40,16 @@ Examples:
 
 
 def build_train_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, two for own data, and one to try things out."""
+    """Detectron2's own flags, two for own data, one to try things out, and one to try again."""
     parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
     parser.add_argument(
         "--fast-dev-run",
         action="store_true",
         help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
         "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, and start anew there"
     )
     for split in ("train", "test"):
         parser.add_argument(
@@ -58,6 +64,8 @@ def build_train_parser() -> argparse.ArgumentParser:
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of ``args``: defaults, our keys, ``--config-file``, the command line, data sets; checked and frozen.
 
+    Whether a run is resumed is decided here, for all processes, and noted in ``args.resume``.
+
     Raises:
         InputError: something in it cannot work; all problems found are listed.
     """
@@ -65,12 +73,15 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for split in ("train", "test"):
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
+    leave_out_foreign_test_sets(cfg, args)
     if getattr(args, "fast_dev_run", False):
         shorten_(cfg)
     fall_back_to_cpu(cfg)
     trains = not getattr(args, "eval_only", True)
     problems = check_cfg(cfg)
-    starts_anew = trains and not resumes(args, cfg)
+    if trains:
+        args.resume = decide_once(lambda: chooses_to_resume(args, cfg))
+    starts_anew = trains and not (args.resume and decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) is not None)
     if starts_anew:
         problems += check_from_scratch(cfg)
     if problems:
@@ -118,9 +129,10 @@ def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def resumes(args: argparse.Namespace, cfg: CfgNode) -> bool:
-    """Whether the run goes on from a checkpoint, and MODEL.WEIGHTS are not looked at."""
-    return getattr(args, "resume", False) and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+def chooses_to_resume(args: argparse.Namespace, cfg: CfgNode) -> bool:
+    """Whether the run in OUTPUT_DIR goes on (see :func:`choose_start`)."""
+    overwrite = getattr(args, "overwrite", False) or getattr(args, "fast_dev_run", False)
+    return choose_start(cfg.OUTPUT_DIR, resume=getattr(args, "resume", False), overwrite=overwrite)
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
@@ -179,6 +191,27 @@ def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: s
     entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
     cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
     cfg.DATASETS[split.upper()] = (name,)
+
+
+def leave_out_foreign_test_sets(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """With ``--train-data`` alone, own data are not tested on the set of the config, which nobody asked for.
+
+    A test set that the command line names, or an own one of the config, stays.
+    """
+    if (
+        not getattr(args, "train_data", None)
+        or getattr(args, "test_data", None)
+        or "DATASETS.TEST" in (args.opts or [])
+    ):
+        return
+    own = {entry[0] for entry in cfg.RESNET_DET.DATA.COCO if entry}
+    foreign = [name for name in cfg.DATASETS.TEST if name not in own]
+    if foreign:
+        cfg.DATASETS.TEST = tuple(name for name in cfg.DATASETS.TEST if name in own)
+        logger.warning(
+            "Nothing is evaluated on %s, which is not of your data: --test-data ANNOTATIONS IMAGES names your own set",
+            ", ".join(foreign),
+        )
 
 
 def shorten_(cfg: CfgNode) -> None:
