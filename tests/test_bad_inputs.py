@@ -51,11 +51,6 @@ def no_room(patch):
     patch.setattr("resnet_det.engine.checkpoint.shutil.disk_usage", lambda _: usage(100, 99, 2**20))
 
 
-def two_gpus(patch):
-    patch.setattr("torch.cuda.is_available", lambda: True)
-    patch.setattr("torch.cuda.device_count", lambda: 2)
-
-
 # What is done before, given train.json, val.json, the output folder and monkeypatch; the arguments; the error.
 CASES = {
     "unknown depth": ([], ["MODEL.RESNETS.DEPTH", 51], r"depth is 51; choose one of 14, 18"),
@@ -151,11 +146,6 @@ CASES = {
         lambda o, **_: a_run_with_damaged_checkpoints(o),
         ["--resume"],
         r"none of 1 checkpoints can",
-    ),
-    "more GPUs than there are": (
-        lambda patch, **_: two_gpus(patch),
-        ["--num-gpus", 4],
-        r"--num-gpus 4: this machine has 2",
     ),
 }
 

@@ -33,6 +33,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
+    # Evaluate in the precision of training (SOLVER.AMP), while training too.
+    defaults.RESNET_DET.TEST.AMP = False
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
     # Evaluate on the first so many images alone; 0: on all.
@@ -67,6 +69,9 @@ def _train_defaults() -> CfgNode:
     node.EMA_DECAY = 0.0
     # Compile the backbone (torch.compile).
     node.COMPILE = False
+    # How exact float32 products of matrices are on GPUs (torch.set_float32_matmul_precision): "high" lets linear layers
+    # use TF32, as convolutions do by default; "": torch's default.
+    node.MATMUL_PRECISION = ""
     # Prefer operators that give the same numbers each time, on GPUs too.
     node.DETERMINISTIC = False
     # How many of the newest checkpoints to keep; 0: all.

@@ -15,6 +15,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
     train, data, test = cfg.RESNET_DET.TRAIN, cfg.RESNET_DET.DATA, cfg.RESNET_DET.TEST
     choices = [(f"RESNET_DET.TRAIN.{key}", train[key], known) for key, known in TRAIN_CHOICES.items()]
     choices += [
+        ("RESNET_DET.TRAIN.MATMUL_PRECISION", train.MATMUL_PRECISION, ("", "highest", "high", "medium")),
         ("RESNET_DET.TRAIN.BEST_DIRECTION", train.BEST_DIRECTION, ("", "max", "min")),
         ("RESNET_DET.DATA.MAPPER", data.MAPPER, ("detectron2", "fast")),
         ("RESNET_DET.TEST.PREPARE", test.PREPARE, ("", "float32", "bfloat16", "float16")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import statistics
 import time
@@ -28,6 +29,13 @@ def choose_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
         return getattr(torch, name)
     device = torch.device(cfg.MODEL.DEVICE)
     return torch.bfloat16 if decide_once(lambda: is_bfloat16_worthwhile(device)) else None
+
+
+def autocast_for_tests(cfg: CfgNode, amp_dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """Where RESNET_DET.TEST.AMP evaluates: in ``amp_dtype``, that of training."""
+    if amp_dtype is None or not cfg.RESNET_DET.TEST.AMP:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, amp_dtype)
 
 
 def is_bfloat16_worthwhile(device: torch.device) -> bool:

@@ -14,7 +14,7 @@ from detectron2.utils.logger import setup_logger
 
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import load_last_weights
-from resnet_det.engine.precision import prepare_as_configured
+from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype, prepare_as_configured
 from resnet_det.engine.report import write_run_reports
 from resnet_det.engine.run_folder import clear_run
 from resnet_det.engine.startup import setup_cfg
@@ -54,7 +54,8 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
         weights = load_last_weights(cfg.OUTPUT_DIR, model, averaged=cfg.RESNET_DET.TRAIN.EMA_DECAY > 0)
     if weights is None:
         load_trained_weights(cfg, model)
-    results = Trainer.test(cfg, prepare_as_configured(cfg, model))
+    with autocast_for_tests(cfg, choose_amp_dtype(cfg)):
+        results = Trainer.test(cfg, prepare_as_configured(cfg, model))
     if not comm.is_main_process():
         return None
     write_results(results, cfg.OUTPUT_DIR)

@@ -250,8 +250,19 @@ def set_num_classes(cfg: CfgNode, names: list[str]) -> None:
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to "cpu" where there is no CUDA."""
+    """Set MODEL.DEVICE to "cpu" where there is no CUDA.
+
+    Raises:
+        InputError: the machine has a GPU, which torch cannot use: nobody wants to train on the CPU for days by mistake.
+    """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        gpus = list(Path("/dev").glob("nvidia[0-9]*"))
+        if gpus and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+            raise InputError(
+                f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and this machine has {len(gpus)} NVIDIA GPUs, but "
+                f"torch {torch.__version__} cannot use them: its CUDA ({torch.version.cuda or 'none'}) may be too "
+                "new for the driver (nvidia-smi shows it). MODEL.DEVICE cpu trains on the CPU"
+            )
         logger.warning("MODEL.DEVICE is %r, but torch finds no CUDA device: using the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
 

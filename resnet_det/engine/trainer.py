@@ -40,7 +40,7 @@ from resnet_det.engine.loaders import build_test_loader, build_train_loader, bui
 from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.model_setup import compile_backbone_, share_among_processes, use_deterministic_algorithms
 from resnet_det.engine.moving_average import MovingAverage
-from resnet_det.engine.precision import choose_amp_dtype
+from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
 from resnet_det.engine.resuming import check_fixed_settings, read_fixed_settings, set_schedule_to
 from resnet_det.engine.run_folder import read_record, write_record
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
@@ -69,6 +69,8 @@ class Trainer(DefaultTrainer):
         self.cfg = cfg
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         train = cfg.RESNET_DET.TRAIN
+        if train.MATMUL_PRECISION:
+            torch.set_float32_matmul_precision(train.MATMUL_PRECISION)
         if train.DETERMINISTIC:
             use_deterministic_algorithms()
         model = self.build_model(cfg)
@@ -300,7 +302,8 @@ class Trainer(DefaultTrainer):
         return {**(self._evaluate() or {}), **losses}
 
     def _evaluate(self) -> OrderedDict[str, Any]:
-        self._last_eval_results = self.test(self.cfg, self.evaluated_model)
+        with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
+            self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
