@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from resnet_det.config.resnet import read_resnet_spec
-from resnet_det.config.training import check_augmentation_keys, check_training_keys
+from resnet_det.config.training import check_augmentation_keys, check_augmented_tests, check_training_keys
 from resnet_det.errors import InputError
 
 PLAIN_BACKBONE = "build_resnet_det_backbone"
@@ -43,6 +43,7 @@ def check_cfg(cfg: CfgNode) -> list[str]:
     problems += _check_input(cfg)
     problems += check_training_keys(cfg)
     problems += check_augmentation_keys(cfg)
+    problems += check_augmented_tests(cfg)
     outputs = backbone_outputs(cfg)
     if outputs is None:
         return problems

@@ -18,6 +18,10 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.DATA.COCO = []
     _add_augmentation(defaults.RESNET_DET.DATA)
 
+    # More augmentation, by name: "module:function" takes the config, and gives a list of Detectron2's augmentations,
+    # which come after those of INPUT.*. The module is imported (PYTHONPATH says from where).
+    defaults.RESNET_DET.DATA.AUGMENTATIONS = []
+
     # How images are read and resized: "detectron2" (PIL), or "fast" (OpenCV and torch): twice as fast or more, for the
     # same boxes and masks, and pixels that differ by rounding.
     defaults.RESNET_DET.DATA.MAPPER = "detectron2"
@@ -56,6 +60,9 @@ def _train_defaults() -> CfgNode:
     node.AMP_DTYPE = "float16"
     # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
     node.OPTIMIZER = "SGD"
+    # Length of training in epochs of the training images; SOLVER.MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and
+    # TEST.EVAL_PERIOD, which are for Detectron2's length, follow it in proportion. 0: SOLVER.MAX_ITER iterations.
+    node.EPOCHS = 0
     # Forward passes of SOLVER.IMS_PER_BATCH images in a step: their gradients are averaged.
     node.ACCUMULATE = 1
     # Largest norm of all gradients together; 0: any. (SOLVER.CLIP_GRADIENTS clips each parameter by itself.)
@@ -85,7 +92,7 @@ def _train_defaults() -> CfgNode:
     # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
     node.LOGGERS = []
     # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: none is.
-    node.GRACE_SECONDS = 120.0
+    node.GRACE_SECONDS = 120
     # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
     node.PROFILE = False
     return node

@@ -32,6 +32,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1, None),
         ("SOLVER.BASE_LR", cfg.SOLVER.BASE_LR, 0, None),
         ("RESNET_DET.TRAIN.ACCUMULATE", train.ACCUMULATE, 1, None),
+        ("RESNET_DET.TRAIN.EPOCHS", train.EPOCHS, 0, None),
         ("RESNET_DET.TRAIN.CLIP_GRAD_NORM", train.CLIP_GRAD_NORM, 0, None),
         ("RESNET_DET.TRAIN.BACKBONE_LR_FACTOR", train.BACKBONE_LR_FACTOR, 0, None),
         ("RESNET_DET.TRAIN.LAYER_DECAY", train.LAYER_DECAY, 0, 1),
@@ -65,6 +66,19 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
             f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of REFERENCE_WORLD_SIZE {world_size}"
         )
     return problems
+
+
+def check_augmented_tests(cfg: CfgNode) -> list[str]:
+    """Problems of TEST.AUG, which Detectron2 knows for R-CNNs of boxes and masks alone."""
+    if not cfg.TEST.AUG.ENABLED:
+        return []
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE != "GeneralizedRCNN" or model.KEYPOINT_ON or model.LOAD_PROPOSALS:
+        return [
+            "TEST.AUG.ENABLED works for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS alone: set it "
+            "to False"
+        ]
+    return []
 
 
 def check_augmentation_keys(cfg: CfgNode) -> list[str]:

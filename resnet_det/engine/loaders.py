@@ -16,18 +16,23 @@ from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
 from resnet_det.data.serialized import SerializedDicts
 
 
+def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
+    """The images of DATASETS.TRAIN that are trained on."""
+    return load_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+
+
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
     """Endless batches of DATASETS.TRAIN for this process, from ``start_step`` on.
 
     Raises:
         InputError: the processes cannot share the batch evenly.
     """
-    dicts = load_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    dicts = load_train_dicts(cfg)
     factors = None
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         factors = category_repeat_factors(dicts, cfg.DATALOADER.REPEAT_THRESHOLD)

@@ -13,6 +13,7 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.checkpoint import load_last_weights
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype, prepare_as_configured
 from resnet_det.engine.report import write_run_reports
@@ -55,9 +56,12 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     if weights is None:
         load_trained_weights(cfg, model)
     with autocast_for_tests(cfg, choose_amp_dtype(cfg)):
-        results = Trainer.test(cfg, prepare_as_configured(cfg, model))
+        prepared = prepare_as_configured(cfg, model)
+        results = Trainer.test(cfg, prepared)
+        augmented = evaluate_with_augmentation(Trainer, cfg, prepared)
     if not comm.is_main_process():
         return None
+    results.update(augmented)
     write_results(results, cfg.OUTPUT_DIR)
     write_run_reports(cfg, weights or Path(cfg.MODEL.WEIGHTS))
     verify_results(cfg, results)

@@ -19,6 +19,8 @@ from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
+from resnet_det.engine.epochs import set_length_in_epochs_
+from resnet_det.engine.loaders import load_train_dicts
 from resnet_det.engine.run_folder import choose_start
 from resnet_det.engine.weights import check_from_scratch, prepare_weights
 from resnet_det.errors import InputError
@@ -94,6 +96,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         trained_on = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         prepare_dataset(name, needed=needed_annotations(cfg), needs_objects=trained_on)
     set_num_classes(cfg, names)
+    if trains:
+        set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
     cfg.freeze()
@@ -218,6 +222,7 @@ def shorten_(cfg: CfgNode) -> None:
     """Let everything that a run does happen in two iterations, away from what OUTPUT_DIR holds."""
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "fast_dev_run")
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 2, (), 0
+    cfg.RESNET_DET.TRAIN.EPOCHS = 0
     cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 1
     cfg.TEST.PRECISE_BN.NUM_ITER = 2
     cfg.TEST.EXPECTED_RESULTS = []

@@ -22,6 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from resnet_det.data.loader import seed_all
+from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.hooks import (
     BestWeights,
@@ -174,6 +175,10 @@ class Trainer(DefaultTrainer):
             logger.info("Evaluating model_best.pth, of iteration %d", self.best.iteration)
             with self.signals.may_interrupt(), weights_of(self.evaluated_model, self.evaluated_file):
                 self._evaluate()
+                self._evaluate_augmented()
+        elif self._last_eval_results is not None:
+            with self.signals.may_interrupt():
+                self._evaluate_augmented()
         self.finished = True
 
     @contextmanager
@@ -305,6 +310,12 @@ class Trainer(DefaultTrainer):
         with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
             self._last_eval_results = self.test(self.cfg, self.evaluated_model)
         return self._last_eval_results
+
+    def _evaluate_augmented(self) -> None:
+        """With TEST.AUG, evaluate with augmentation, too."""
+        with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
+            found = evaluate_with_augmentation(type(self), self.cfg, self.evaluated_model)
+        self._last_eval_results.update(found)
 
     def build_writers(self) -> list[EventWriter]:
         return build_writers(self.cfg, self.max_iter)

@@ -13,7 +13,7 @@ from detectron2.engine import HookBase
 from toy import ARCHITECTURE
 from training import assert_same_run, final_state
 
-from resnet_det.engine import Trainer, build_train_parser, train_or_evaluate
+from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
 from resnet_det.engine.hooks import Interrupted
 from resnet_det.engine.run_folder import read_record
 from resnet_det.errors import InputError
@@ -324,3 +324,23 @@ def test_a_trace_opens(make_toy, tmp_path):
     (path,) = (tmp_path / "out").glob("profile_*.json")
     events = json.loads(path.read_text())["traceEvents"]
     assert any("conv2d" in event.get("name", "") for event in events)
+
+
+def test_the_length_may_be_said_in_epochs(make_args, tmp_path):
+    opts = ["RESNET_DET.TRAIN.EPOCHS", 3, "RESNET_DET.TRAIN.ACCUMULATE", 2, "SOLVER.MAX_ITER", 600]
+    opts += [
+        "SOLVER.STEPS",
+        "(400, 500)",
+        "SOLVER.WARMUP_ITERS",
+        100,
+        "TEST.EVAL_PERIOD",
+        200,
+        "SOLVER.CHECKPOINT_PERIOD",
+        0,
+    ]
+    args = build_train_parser().parse_args(make_args(*ARCHITECTURE, *opts))
+    cfg = setup_cfg(args)  # 8 images, 4 a step
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS) == (6, (4, 5), 1)
+    assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.RESNET_DET.TRAIN.EPOCHS) == (2, 0, 0)
+    assert train_or_evaluate(args) == {"bbox": {"AP": 1.0}}
+    assert load(tmp_path / "out", "model_final.pth")["iteration"] == 5
