@@ -75,8 +75,8 @@ def check_augmented_tests(cfg: CfgNode) -> list[str]:
     model = cfg.MODEL
     if model.META_ARCHITECTURE != "GeneralizedRCNN" or model.KEYPOINT_ON or model.LOAD_PROPOSALS:
         return [
-            "TEST.AUG.ENABLED works for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS alone: set it "
-            "to False"
+            "TEST.AUG.ENABLED works for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS alone: set "
+            "it to False"
         ]
     return []
 

@@ -38,7 +38,7 @@ def set_length_in_epochs_(cfg: CfgNode, count_images: Callable[[], int]) -> None
     cfg.TEST.EVAL_PERIOD = scaled(cfg.TEST.EVAL_PERIOD)
     cfg.RESNET_DET.TRAIN.EPOCHS = 0  # the config that is kept says iterations
     logger.info(
-        "%d epochs of %d images, %d a step: MAX_ITER %d, STEPS %s, WARMUP_ITERS %d, checkpoints every %d, evaluation %d",
+        "%d epochs, %d images, %d a step: MAX_ITER %d, STEPS %s, WARMUP_ITERS %d, checkpoints each %d, evaluation %d",
         epochs,
         images,
         per_step,
