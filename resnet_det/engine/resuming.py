@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -34,12 +35,15 @@ def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
     return values
 
 
-def check_fixed_settings(cfg: CfgNode, saved: dict[str, Any]) -> None:
+def check_fixed_settings(now: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """
+    Args:
+        now, saved: values by key; a key that was not saved does not count.
+
     Raises:
         InputError: one has changed since the checkpoint was written.
     """
-    changed = {key: value for key, value in read_fixed_settings(cfg).items() if saved.get(key, value) != value}
+    changed = {key: value for key, value in now.items() if saved.get(key, value) != value}
     if changed:
         told = ", ".join(f"{key} was {saved[key]} and is {value}" for key, value in changed.items())
         raise InputError(

@@ -50,9 +50,7 @@ def build_train_parser() -> argparse.ArgumentParser:
         help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
         "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, and start anew there"
-    )
+    add_overwrite_flag(parser)
     for split in ("train", "test"):
         parser.add_argument(
             f"--{split}-data",
@@ -61,6 +59,12 @@ def build_train_parser() -> argparse.ArgumentParser:
             help=f"own data to {split} on: a COCO annotation file and the folder of its images",
         )
     return parser
+
+
+def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, and start anew there"
+    )
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
