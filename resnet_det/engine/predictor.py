@@ -15,8 +15,8 @@ from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import prepare_as_configured
-from resnet_det.engine.weights import load_trained_weights
 from resnet_det.errors import InputError
 
 

@@ -15,12 +15,12 @@ from detectron2.utils.logger import setup_logger
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.checkpoint import load_last_weights
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype, prepare_as_configured
-from resnet_det.engine.report import write_run_reports
 from resnet_det.engine.run_folder import clear_run
+from resnet_det.engine.run_report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
-from resnet_det.engine.weights import load_trained_weights
 from resnet_det.evaluation import write_results
 
 

@@ -20,9 +20,9 @@ from resnet_det.data import count_classes, prepare_dataset, register_cfg_dataset
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
+from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
 from resnet_det.engine.loaders import load_train_dicts
 from resnet_det.engine.run_folder import choose_start
-from resnet_det.engine.weights import check_from_scratch, prepare_weights
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -31,6 +31,7 @@ from resnet_det.engine.hooks import (
     ThroughputHook,
     validation_losses,
 )
+from resnet_det.engine.initial_weights import load_initial_weights
 from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.loaders import build_test_loader, build_train_loader, build_validation_loss_loader
 from resnet_det.engine.metrics import PERIOD
@@ -39,7 +40,6 @@ from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
 from resnet_det.engine.resuming import read_fixed_settings
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.step import TrainStep
-from resnet_det.engine.weights import load_initial_weights
 from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.evaluation import build_evaluator
 
