@@ -156,7 +156,12 @@ class TrainStep(TrainerBase):
     def _forward_and_backward(self, batch: list[dict], *, is_last: bool) -> dict[str, torch.Tensor]:
         is_ddp = isinstance(self.model, DistributedDataParallel)
         with self.model.no_sync() if is_ddp and not is_last else contextlib.nullcontext():
-            with torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None):
+            # TorchScript (RetinaNet's focal loss) optimises itself in its first calls, and computes later ones
+            # otherwise: a run that is resumed would not have the gradients of one that goes on.
+            with (
+                torch.jit.optimized_execution(False),
+                torch.autocast(self.device.type, self.amp_dtype, enabled=self.amp_dtype is not None),
+            ):
                 losses = self.model(batch)
             if isinstance(losses, torch.Tensor):
                 losses = {"total_loss": losses}

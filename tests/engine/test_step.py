@@ -9,6 +9,7 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.solver.build import maybe_add_gradient_clipping
 from detectron2.utils.events import EventStorage, get_event_storage
+from fvcore.nn import sigmoid_focal_loss_jit
 from torch import nn
 
 from resnet_det.engine.failures import TrainingFailedError
@@ -286,3 +287,26 @@ def test_without_torchs_newer_function_the_norm_is_the_same(monkeypatch):
     assert torch.equal(parameter.detach(), torch.ones(2))
     apply_step(optimizer, scaler, torch.tensor(0.0))
     assert torch.equal(parameter.detach(), torch.tensor([-2.0, -3.0]))
+
+
+class FocalLoss(nn.Module):
+    """RetinaNet's loss is a scripted function, whose first gradients in a process are not those of later calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-2, 2, 2000))
+
+    def forward(self, batch):
+        targets = torch.tensor([sample["value"] for sample in batch]).expand(2000)
+        return {"loss": sigmoid_focal_loss_jit(self.weight, targets, alpha=0.25, gamma=2.0, reduction="sum")}
+
+
+def test_the_first_steps_of_a_process_are_computed_as_later_ones():
+    step = make_step()
+    step.model = FocalLoss()
+    gradients = []
+    for _ in range(4):
+        step.model.zero_grad()
+        step._forward_and_backward([{"value": 1.0}], is_last=True)
+        gradients.append(step.model.weight.grad.clone())
+    assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
