@@ -96,6 +96,11 @@ def test_training_and_evaluation(run_tool_here, tmp_path):
     assert run("--resume", *pairs, "train.checkpointer.period=1").returncode == 0
     again = torch.load(final, weights_only=True)["model"]
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    used = run(*pairs)
+    assert used.returncode == 2
+    assert "out holds a run: --resume goes on with it" in used.stderr
+    saved = torch.load(final, weights_only=True)
+    assert saved["run"] == json.loads((tmp_path / "out" / "run.json").read_text())["id"]
     weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
     assert run("--eval-only", *pairs, weights).returncode == 0
     other = run("--eval-only", *pairs, weights, "model.backbone.bottom_up.depth=34")

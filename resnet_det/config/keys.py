@@ -18,6 +18,10 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.DATA.COCO = []
     _add_augmentation(defaults.RESNET_DET.DATA)
 
+    # More augmentation, by name: "module:function" takes the config, and gives a list of Detectron2's augmentations,
+    # which come after those of INPUT.*. The module is imported (PYTHONPATH says from where).
+    defaults.RESNET_DET.DATA.AUGMENTATIONS = []
+
     # How images are read and resized: "detectron2" (PIL), or "fast" (OpenCV and torch): twice as fast or more, for the
     # same boxes and masks, and pixels that differ by rounding.
     defaults.RESNET_DET.DATA.MAPPER = "detectron2"
@@ -33,9 +37,11 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
+    # Evaluate in the precision of training (SOLVER.AMP), while training too.
+    defaults.RESNET_DET.TEST.AMP = False
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
-    # Evaluate on the first so many images of each process alone; 0: on all.
+    # Evaluate on the first so many images alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
     # "float32", "bfloat16" or "float16": evaluate trained weights (--eval-only), and draw, with a model that
     # resnet_det.prepare_for_inference has made faster; "": with the model as it is.
@@ -54,6 +60,9 @@ def _train_defaults() -> CfgNode:
     node.AMP_DTYPE = "float16"
     # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
     node.OPTIMIZER = "SGD"
+    # Length of training in epochs of the training images; SOLVER.MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and
+    # TEST.EVAL_PERIOD, which are for Detectron2's length, follow it in proportion. 0: SOLVER.MAX_ITER iterations.
+    node.EPOCHS = 0
     # Forward passes of SOLVER.IMS_PER_BATCH images in a step: their gradients are averaged.
     node.ACCUMULATE = 1
     # Largest norm of all gradients together; 0: any. (SOLVER.CLIP_GRADIENTS clips each parameter by itself.)
@@ -67,16 +76,25 @@ def _train_defaults() -> CfgNode:
     node.EMA_DECAY = 0.0
     # Compile the backbone (torch.compile).
     node.COMPILE = False
+    # How exact float32 products of matrices are on GPUs (torch.set_float32_matmul_precision): "high" lets linear layers
+    # use TF32, as convolutions do by default; "": torch's default.
+    node.MATMUL_PRECISION = ""
     # Prefer operators that give the same numbers each time, on GPUs too.
     node.DETERMINISTIC = False
     # How many of the newest checkpoints to keep; 0: all.
     node.KEEP_CHECKPOINTS = 0
-    # A result by which model_best.pth is chosen, such as "bbox/AP"; "": none is kept.
+    # A result by which model_best.pth is chosen, such as "bbox/AP" or "validation_total_loss"; "": none is kept.
     node.BEST_METRIC = ""
+    # "max" or "min"; "": of a loss the lowest is best, of all else the highest.
+    node.BEST_DIRECTION = ""
     # Evaluations without a better BEST_METRIC after which training stops; 0: never.
     node.EARLY_STOPPING = 0
     # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
     node.LOGGERS = []
+    # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: none is.
+    node.GRACE_SECONDS = 120
+    # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
+    node.PROFILE = False
     return node
 
 

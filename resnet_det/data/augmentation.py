@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,6 +12,8 @@ from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from PIL import Image
 from torchvision.transforms import functional as F
+
+from resnet_det.errors import InputError
 
 Change = tuple[Callable[[Image.Image, float], Image.Image], float]
 
@@ -38,7 +41,32 @@ def build_augmentations(cfg: CfgNode, is_train: bool) -> list[T.Augmentation]:
             image_format=cfg.INPUT.FORMAT,
         )
         augmentations.insert(0, distortion)
+    for name in cfg.RESNET_DET.DATA.AUGMENTATIONS:
+        augmentations += load_augmentations(name, cfg)
     return augmentations
+
+
+def load_augmentations(name: str, cfg: CfgNode) -> list[T.Augmentation]:
+    """What the function ``name``, such as "my_module:make_augmentations", makes of the config.
+
+    Raises:
+        InputError: there is no such module or function, or it gives something else. What goes wrong inside keeps its
+            traceback.
+    """
+    key = f"RESNET_DET.DATA.AUGMENTATIONS {name}"
+    module_name, _, function_name = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise InputError(f"{key}: no module {error.name}; PYTHONPATH=FOLDER says where it is") from None
+    if not function_name or not hasattr(module, function_name):
+        raise InputError(f"{key}: a function of {module_name} would be right, as in my_module:make_augmentations")
+    found = getattr(module, function_name)(cfg)
+    if not isinstance(found, list | tuple) or not all(isinstance(one, T.Augmentation | T.Transform) for one in found):
+        raise InputError(f"{key}: it gives {found!r}; a list of detectron2.data.transforms would be right")
+    return list(found)
 
 
 def make_large_scale_jitter(size_px: int, min_scale: float, max_scale: float) -> list[T.Augmentation]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import urllib.error
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,7 +67,17 @@ def download_coco(root: str | os.PathLike[str], parts: Sequence[str] = tuple(ARC
             raise InputError(f"{archive.url}: {error.reason}") from None
         except RuntimeError:
             raise InputError(f"{zip_file}: its MD5 is not {archive.md5}: damaged on the way; try again") from None
-        extract_archive(str(zip_file), str(folder))
+        _unpack(zip_file, folder, archive.gives)
         if not keep:
             zip_file.unlink()
     return folder
+
+
+def _unpack(zip_file: Path, folder: Path, gives: str) -> None:
+    """Unpack into ``folder``, the file ``gives``, by which it is known to be complete, last of all."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".unpacking_") as temporary:
+        extract_archive(str(zip_file), temporary)
+        files = [path.relative_to(temporary) for path in Path(temporary).rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda file: file == Path(gives)):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            Path(temporary, file).replace(folder / file)

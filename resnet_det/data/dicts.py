@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.build import load_proposals_into_dataset, print_instances_class_histogram
+from detectron2.data.build import print_instances_class_histogram
 
 from resnet_det.data.coco_json import CocoLoader, iter_coco_json
 from resnet_det.data.json_files import paused_garbage_collection
+from resnet_det.data.proposals import add_proposals
 from resnet_det.data.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
@@ -44,7 +45,7 @@ def load_dataset_dicts(
         for number, name in enumerate(names):
             dicts = iter_dataset_dicts(name)
             if proposal_files is not None:
-                dicts = load_proposals_into_dataset(list(dicts), proposal_files[number])
+                dicts = add_proposals(dicts, proposal_files[number])
             for entry in dicts:
                 num_images += 1
                 if "annotations" in entry:

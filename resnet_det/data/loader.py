@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import signal
@@ -11,7 +12,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnet_det.data.serialized import serialize
@@ -19,6 +22,11 @@ from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
 
 BAD_IMAGE_CHOICES = ("raise", "skip")
+WINDOW = 16  # batches; the fewer, the more of them have both wide and tall images
+MAX_BAD_IMAGES = 100  # in a row: then it is not the images
+
+# What reading and using an image raises if the image is to blame. All else is somebody's bug, and keeps its traceback.
+ABOUT_THE_IMAGE = (OSError, InputError, SizeMismatchError, Image.DecompressionBombError)
 
 # Under these keys a sample tells the main process which images could not be used, and what was wrong.
 SKIPPED = "resnet_det_skipped"
@@ -36,7 +44,11 @@ class TrainBatchSampler(Sampler):
     """Endless batches of (index, position); position counts the samples of the run, and seeds their augmentation.
 
     Images are shuffled anew each epoch, as by Detectron2's TrainingSampler. Batches are made of all processes' images
-    and then split, so that one process and many see the same ones. With ``groups``, a batch has images of one group.
+    and then split, so that one process and many see the same ones.
+
+    With ``groups``, images of ``WINDOW`` batches at a time are put in the order of their groups, cut into batches, and
+    the batches are shuffled: each has images of one group, but for the one where groups meet. No image waits until
+    there is a batch of its group: however rare it is, its images come as often as all others.
     """
 
     def __init__(
@@ -64,7 +76,7 @@ class TrainBatchSampler(Sampler):
         self.num_images = num_images
         self.batch_size, self.accumulate = batch_size, accumulate
         self.seed, self.start_step = seed, start_step
-        self.groups = groups or [0] * num_images
+        self.groups = groups
         self.repeat_factors = None if repeat_factors is None else torch.as_tensor(repeat_factors, dtype=torch.float64)
         self.rank, self.world_size = rank, world_size
 
@@ -72,22 +84,37 @@ class TrainBatchSampler(Sampler):
         for number, step in enumerate(self._steps()):
             if number < self.start_step:
                 continue
-            for start in range(0, len(step), self.batch_size):
-                yield step[start : start + self.batch_size][self.rank :: self.world_size]
+            share = self.batch_size // self.world_size
+            for batch in step:
+                yield batch[self.rank * share : (self.rank + 1) * share]
 
-    def _steps(self) -> Iterator[list[tuple[int, int]]]:
-        buckets: dict[int, list[tuple[int, int]]] = {}
-        position = 0
-        epoch = 0
-        while True:
+    def _steps(self) -> Iterator[list[list[tuple[int, int]]]]:
+        """The batches of each step."""
+        batches: list[list[tuple[int, int]]] = []
+        for batch in self._batches():
+            batches.append(batch)
+            if len(batches) == self.accumulate:
+                yield batches
+                batches = []
+
+    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+        size = self.batch_size
+        images = self._images()
+        for number in itertools.count():
+            window = [next(images) for _ in range(size * (WINDOW if self.groups else 1))]
+            if not self.groups:
+                yield window
+                continue
+            window.sort(key=lambda image: self.groups[image[0]])  # in a group, the order stays
+            generator = torch.Generator().manual_seed(self.seed + number)
+            for place in torch.randperm(WINDOW, generator=generator).tolist():
+                yield window[place * size : (place + 1) * size]
+
+    def _images(self) -> Iterator[tuple[int, int]]:
+        position = itertools.count()
+        for epoch in itertools.count():
             for index in self._epoch(epoch):
-                bucket = buckets.setdefault(self.groups[index], [])
-                bucket.append((index, position))
-                position += 1
-                if len(bucket) == self.batch_size * self.accumulate:
-                    yield bucket[:]
-                    bucket.clear()
-            epoch += 1
+                yield index, next(position)
 
     def _epoch(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed + epoch)
@@ -120,19 +147,25 @@ class TrainDataset(Dataset):
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, position = key
-        skipped = []
-        for attempt in range(len(self)):
+        skipped: list[tuple[str, str]] = []
+        last: Exception | None = None
+        for attempt in range(min(len(self), MAX_BAD_IMAGES)):
             entry = self.dicts[(index + attempt) % len(self)]
             seed_all(self.seed, position, attempt)
             try:
                 sample = self.mapper(entry)
             except Exception as error:  # a damaged image can fail in any way
-                skipped.append((str(entry.get("file_name")), f"{type(error).__name__}: {error}"))
+                name = str(entry.get("file_name"))
+                error.add_note(f"of {name}")
+                last = error
+                skipped.append((name, f"{type(error).__name__}: {error}"))
                 if self.on_bad_image == "raise":
                     break
                 continue
             if sample is not None:
                 return {**sample, SKIPPED: skipped} if skipped else sample
+        if last is not None and not isinstance(last, ABOUT_THE_IMAGE):
+            raise last
         return {SKIPPED: skipped, "failed": True}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 from detectron2.config import CfgNode
 from detectron2.data import MapDataset
 from detectron2.data import transforms as T
@@ -14,18 +16,23 @@ from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
 from resnet_det.data.serialized import SerializedDicts
 
 
+def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
+    """The images of DATASETS.TRAIN that are trained on."""
+    return load_dataset_dicts(
+        cfg.DATASETS.TRAIN,
+        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
+        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
+        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+    )
+
+
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
     """Endless batches of DATASETS.TRAIN for this process, from ``start_step`` on.
 
     Raises:
         InputError: the processes cannot share the batch evenly.
     """
-    dicts = load_dataset_dicts(
-        cfg.DATASETS.TRAIN,
-        filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
-        min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
-        proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    dicts = load_train_dicts(cfg)
     factors = None
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
         factors = category_repeat_factors(dicts, cfg.DATALOADER.REPEAT_THRESHOLD)
@@ -46,17 +53,22 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
     )
 
 
-_kept_loaders: dict[tuple[str, str], DataLoader] = {}  # by config and data set, for RESNET_DET.DATA.PERSISTENT_WORKERS
+# For RESNET_DET.DATA.PERSISTENT_WORKERS, by the id of a config and a data set's name. They and their workers go with
+# the config, which goes with the trainer.
+_kept_loaders: dict[int, dict[str, DataLoader]] = {}
 
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """This process's share of the images to evaluate on, in batches of RESNET_DET.TEST.BATCH_SIZE."""
     if not (cfg.RESNET_DET.DATA.PERSISTENT_WORKERS and cfg.DATALOADER.NUM_WORKERS):
         return _make_test_loader(cfg, name, build_mapper(cfg, False))
-    key = (cfg.dump(), name)
-    if key not in _kept_loaders:
-        _kept_loaders[key] = _make_test_loader(cfg, name, build_mapper(cfg, False))
-    return _kept_loaders[key]
+    if id(cfg) not in _kept_loaders:
+        _kept_loaders[id(cfg)] = {}
+        weakref.finalize(cfg, _kept_loaders.pop, id(cfg))
+    kept = _kept_loaders[id(cfg)]
+    if name not in kept:
+        kept[name] = _make_test_loader(cfg, name, build_mapper(cfg, False))
+    return kept[name]
 
 
 def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
@@ -69,6 +81,7 @@ def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
         use_instance_mask=cfg.MODEL.MASK_ON,
         use_keypoint=cfg.MODEL.KEYPOINT_ON,
         instance_mask_format=cfg.INPUT.MASK_FORMAT,
+        precomputed_proposal_topk=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
     )
     return _make_test_loader(cfg, name, mapper)
 
@@ -85,9 +98,7 @@ def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
     """As Detectron2's, which has one image a batch, and no key for more."""
     test, data = cfg.RESNET_DET.TEST, cfg.RESNET_DET.DATA
     dicts = load_test_dicts(cfg, name)
-    places = list(InferenceSampler(len(dicts)))
-    if test.MAX_IMAGES:
-        places = places[: test.MAX_IMAGES]
+    places = list(InferenceSampler(min(len(dicts), test.MAX_IMAGES or len(dicts))))
     num_workers = cfg.DATALOADER.NUM_WORKERS
     return ListLoader(
         Subset(MapDataset(dicts, mapper), places),

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from PIL import Image
 
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import prepare_as_configured
-from resnet_det.engine.weights import load_trained_weights
 from resnet_det.errors import InputError
 
 
@@ -45,14 +47,22 @@ class Predictor:
             self.model = prepare_as_configured(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
-        self.is_rgb = cfg.INPUT.FORMAT == "RGB"
+        self.image_format = cfg.INPUT.FORMAT
         self.class_names = find_class_names(cfg)
         self.category_ids = find_category_ids(cfg, len(self.class_names))
         self.stuff_names = find_stuff_names(cfg)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to."""
-        resized = self.resize.get_transform(image).apply_image(image[:, :, ::-1] if self.is_rgb else image)
+        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to.
+
+        It is converted to INPUT.FORMAT as in training, to one channel (L) too.
+        """
+        converted = image
+        if self.image_format != "BGR":
+            as_rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+            converted = convert_PIL_to_numpy(as_rgb, self.image_format)
+        resized = self.resize.get_transform(converted).apply_image(converted)
+        resized = resized.reshape(*resized.shape[:2], -1)  # of one channel, resizing may leave none
         chw = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": chw, "height": image.shape[0], "width": image.shape[1]}
 
@@ -71,6 +81,8 @@ class Predictor:
             if "instances" not in output:
                 raise InputError(f"{type(self.model).__name__} finds no instances that could be drawn")
             output["instances"] = output["instances"].to("cpu")
+            if "sem_seg" in output:
+                output["sem_seg"] = output["sem_seg"].cpu()
             if "panoptic_seg" in output:
                 segments, described = output["panoptic_seg"]
                 output["panoptic_seg"] = segments.cpu(), described

@@ -15,8 +15,14 @@ from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_argument_parser
 
 from resnet_det.config import add_resnet_det_config, check_cfg
+from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
-from resnet_det.engine.weights import check_from_scratch, prepare_weights
+from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.checkpoint import find_checkpoint
+from resnet_det.engine.epochs import set_length_in_epochs_
+from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
+from resnet_det.engine.loaders import load_train_dicts
+from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -36,7 +42,7 @@ Examples:
 
 
 def build_train_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, two for own data, and one to try things out."""
+    """Detectron2's own flags, two for own data, one to try things out, and one to try again."""
     parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
     parser.add_argument(
         "--fast-dev-run",
@@ -44,6 +50,7 @@ def build_train_parser() -> argparse.ArgumentParser:
         help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
         "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
     )
+    add_overwrite_flag(parser)
     for split in ("train", "test"):
         parser.add_argument(
             f"--{split}-data",
@@ -54,8 +61,16 @@ def build_train_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, and start anew there"
+    )
+
+
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of ``args``: defaults, our keys, ``--config-file``, the command line, data sets; checked and frozen.
+
+    Whether a run is resumed is decided here, for all processes, and noted in ``args.resume``.
 
     Raises:
         InputError: something in it cannot work; all problems found are listed.
@@ -64,12 +79,15 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for split in ("train", "test"):
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
+    leave_out_foreign_test_sets(cfg, args)
     if getattr(args, "fast_dev_run", False):
         shorten_(cfg)
     fall_back_to_cpu(cfg)
     trains = not getattr(args, "eval_only", True)
     problems = check_cfg(cfg)
-    starts_anew = trains and not resumes(args, cfg)
+    if trains:
+        args.resume = decide_once(lambda: chooses_to_resume(args, cfg))
+    starts_anew = trains and not (args.resume and decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) is not None)
     if starts_anew:
         problems += check_from_scratch(cfg)
     if problems:
@@ -82,6 +100,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         trained_on = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         prepare_dataset(name, needed=needed_annotations(cfg), needs_objects=trained_on)
     set_num_classes(cfg, names)
+    if trains:
+        set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
     cfg.freeze()
@@ -117,9 +137,10 @@ def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def resumes(args: argparse.Namespace, cfg: CfgNode) -> bool:
-    """Whether the run goes on from a checkpoint, and MODEL.WEIGHTS are not looked at."""
-    return getattr(args, "resume", False) and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
+def chooses_to_resume(args: argparse.Namespace, cfg: CfgNode) -> bool:
+    """Whether the run in OUTPUT_DIR goes on (see :func:`choose_start`)."""
+    overwrite = getattr(args, "overwrite", False) or getattr(args, "fast_dev_run", False)
+    return choose_start(cfg.OUTPUT_DIR, resume=getattr(args, "resume", False), overwrite=overwrite)
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:
@@ -131,7 +152,9 @@ def merge_file(cfg: CfgNode, path: str) -> None:
     if not Path(path).is_file():
         raise InputError(f"--config-file {path}: no such file")
     try:
-        cfg.merge_from_file(path)
+        merge_yaml_file(cfg, path)
+    except InputError:
+        raise
     except (KeyError, ValueError, AssertionError) as error:
         raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
     except (yaml.YAMLError, TypeError, AttributeError) as error:
@@ -178,10 +201,32 @@ def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: s
     cfg.DATASETS[split.upper()] = (name,)
 
 
+def leave_out_foreign_test_sets(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """With ``--train-data`` alone, own data are not tested on the set of the config, which nobody asked for.
+
+    A test set that the command line names, or an own one of the config, stays.
+    """
+    if (
+        not getattr(args, "train_data", None)
+        or getattr(args, "test_data", None)
+        or "DATASETS.TEST" in (args.opts or [])
+    ):
+        return
+    own = {entry[0] for entry in cfg.RESNET_DET.DATA.COCO if entry}
+    foreign = [name for name in cfg.DATASETS.TEST if name not in own]
+    if foreign:
+        cfg.DATASETS.TEST = tuple(name for name in cfg.DATASETS.TEST if name in own)
+        logger.warning(
+            "Nothing is evaluated on %s, which is not of your data: --test-data ANNOTATIONS IMAGES names your own set",
+            ", ".join(foreign),
+        )
+
+
 def shorten_(cfg: CfgNode) -> None:
     """Let everything that a run does happen in two iterations, away from what OUTPUT_DIR holds."""
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "fast_dev_run")
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 2, (), 0
+    cfg.RESNET_DET.TRAIN.EPOCHS = 0
     cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 1
     cfg.TEST.PRECISE_BN.NUM_ITER = 2
     cfg.TEST.EXPECTED_RESULTS = []
@@ -214,8 +259,19 @@ def set_num_classes(cfg: CfgNode, names: list[str]) -> None:
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to "cpu" where there is no CUDA."""
+    """Set MODEL.DEVICE to "cpu" where there is no CUDA.
+
+    Raises:
+        InputError: the machine has a GPU, which torch cannot use: nobody wants to train on the CPU for days by mistake.
+    """
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
+        gpus = list(Path("/dev").glob("nvidia[0-9]*"))
+        if gpus and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+            raise InputError(
+                f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and this machine has {len(gpus)} NVIDIA GPUs, but "
+                f"torch {torch.__version__} cannot use them: its CUDA ({torch.version.cuda or 'none'}) may be too "
+                "new for the driver (nvidia-smi shows it). MODEL.DEVICE cpu trains on the CPU"
+            )
         logger.warning("MODEL.DEVICE is %r, but torch finds no CUDA device: using the CPU", cfg.MODEL.DEVICE)
         cfg.MODEL.DEVICE = "cpu"
 

@@ -10,7 +10,13 @@ from pathlib import Path
 
 from resnet_det.benchmark import describe_machine
 from resnet_det.benchmark.arguments import PRECISIONS
-from resnet_det.engine.candidates import (
+from resnet_det.errors import InputError
+from resnet_det.evaluation.bootstrap import NUM_DRAWS
+from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
+from resnet_det.evaluation.report import without_nan
+from resnet_det.evaluation.results_check import find_iou_types
+from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
+from resnet_det.tradeoff.candidates import (
     Candidate,
     TestSet,
     find_differences,
@@ -20,12 +26,6 @@ from resnet_det.engine.candidates import (
     read_configs,
     read_runs,
 )
-from resnet_det.errors import InputError
-from resnet_det.evaluation.bootstrap import NUM_DRAWS
-from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
-from resnet_det.evaluation.report import without_nan
-from resnet_det.evaluation.results_check import find_iou_types
-from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
 from resnet_det.tradeoff.cost import count_weights, measure_costs
 from resnet_det.tradeoff.learning import read_curves
 from resnet_det.tradeoff.page import render_tradeoff
@@ -72,7 +72,7 @@ def compare_runs(
 
     Raises:
         InputError: something is missing or does not fit together; see
-            :func:`~resnet_det.engine.candidates.read_runs`.
+            :func:`~resnet_det.tradeoff.candidates.read_runs`.
     """
     if num_images < 1:
         raise InputError(f"--images {num_images}: 1 or more")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pickle
 import zipfile
-from collections import OrderedDict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -14,23 +13,12 @@ import torch
 from safetensors import SafetensorError
 
 from resnet_det.errors import InputError
+from resnet_det.pickles import RefusedError, read_pickled_arrays
 
 SUFFIXES = (".pth", ".pt", ".pyth", ".pkl", ".safetensors")
 
 # Under which the tensors stand in a checkpoint, most wanted first.
 _WRAPPERS = ("model", "state_dict", "model_state", "state_dict_ema", "model_ema", "blobs")
-
-_ALLOWED_IN_PICKLE = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): lambda text, encoding: text.encode(encoding) if encoding == "latin1" else _refuse(encoding),
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{
-        (f"numpy.{core}.multiarray", name): getattr(np._core.multiarray, name)
-        for core in ("core", "_core")
-        for name in ("_reconstruct", "scalar")
-    },
-}
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
@@ -92,34 +80,11 @@ def _refusal(path: Path, name: str) -> InputError:
     )
 
 
-class _RefusedError(Exception):
-    """A pickle asks for something that is not an array or a plain container."""
-
-
-def _refuse(name: str) -> Any:
-    raise _RefusedError(name)
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that can only make arrays and plain containers."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed = _ALLOWED_IN_PICKLE.get((module, name))
-        return allowed if allowed is not None else _refuse(f"{module}.{name}")
-
-
 def _read_pickle(path: Path) -> Any:
-    with path.open("rb") as file:
-        try:
-            return _unpickle_arrays(file)
-        except _RefusedError as error:
-            raise _refusal(path, str(error)) from None
-        except Exception as error:  # a damaged pickle can fail in any way
-            raise InputError(f"{path}: not a pickle of arrays, or cut off: {error}") from None
-
-
-def _unpickle_arrays(file: BinaryIO) -> Any:
-    return _ArrayUnpickler(file, encoding="latin1").load()
+    try:
+        return read_pickled_arrays(path)
+    except RefusedError as error:
+        raise _refusal(path, error.name) from None
 
 
 def _split_checkpoint(content: Any, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from resnet_det.engine import build_train_parser, setup_cfg
+from resnet_det.engine.startup import fall_back_to_cpu
 from resnet_det.errors import InputError
 
 FASTER = "configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
@@ -129,3 +130,37 @@ def test_a_fast_dev_run_is_short_and_stays_away_from_the_real_one(own_data, tmp_
     assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (2, 1, 1)
     assert cfg.RESNET_DET.TEST.VAL_LOSS
+
+
+def test_own_data_alone_are_trained_on_without_the_configs_test_set(small_data, tmp_path, caplog):
+    alone = ["--train-data", *small_data["train"]]
+    cfg = setup_cfg(parse("--config-file", FASTER, *alone, out=tmp_path / "a"))
+    assert cfg.DATASETS.TEST == ()
+    assert "Nothing is evaluated on coco_2017_val, which is not of your data: --test-data" in caplog.text
+    own = ["RESNET_DET.DATA.COCO", [["mine_val", *small_data["val"]]], "DATASETS.TEST", "('mine_val',)"]
+    assert setup_cfg(parse("--config-file", FASTER, *alone, *own, out=tmp_path / "b")).DATASETS.TEST == ("mine_val",)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(
+        yaml.safe_dump(
+            {"RESNET_DET": {"DATA": {"COCO": [["kept_val", *small_data["val"]]]}}, "DATASETS": {"TEST": ["kept_val"]}}
+        )
+    )
+    assert setup_cfg(parse("--config-file", dumped, *alone, out=tmp_path / "c")).DATASETS.TEST == ("kept_val",)
+
+
+@pytest.mark.parametrize(("visible", "refused"), [(None, True), ("0", True), ("", False), ("-1", False)])
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu_for_days(
+    visible, refused, default_cfg, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("resnet_det.engine.startup.Path.glob", lambda *_: ["/dev/nvidia0"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    default_cfg.MODEL.DEVICE = "cuda"
+    if refused:
+        with pytest.raises(InputError, match=r"has 1 NVIDIA GPUs, but torch .* cannot use them.* MODEL.DEVICE cpu"):
+            fall_back_to_cpu(default_cfg)
+        return
+    fall_back_to_cpu(default_cfg)
+    assert default_cfg.MODEL.DEVICE == "cpu"

@@ -94,7 +94,16 @@ def test_the_check_can_be_left_out_and_knows_other_channel_counts(parse, torchvi
     weights = ["MODEL.WEIGHTS", torchvision_file(50)]
     cfg = setup_cfg(parse(FASTER.format(50), *weights, "MODEL.RESNET_DET.CHECK_WEIGHTS", False))
     assert cfg.INPUT.FORMAT == "BGR"
-    grey = ["MODEL.PIXEL_MEAN", "[100.0]", "MODEL.PIXEL_STD", "[50.0]", "MODEL.RESNETS.STRIDE_IN_1X1", False]
+    grey = [
+        "INPUT.FORMAT",
+        "L",
+        "MODEL.PIXEL_MEAN",
+        "[100.0]",
+        "MODEL.PIXEL_STD",
+        "[50.0]",
+        "MODEL.RESNETS.STRIDE_IN_1X1",
+        False,
+    ]
     assert setup_cfg(parse(FASTER.format(50), *weights, *grey)).MODEL.PIXEL_MEAN == [100.0]
 
 

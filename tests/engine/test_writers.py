@@ -8,6 +8,7 @@ import pytest
 from detectron2.utils.events import EventStorage
 
 from resnet_det.engine.hooks import ProgressHook
+from resnet_det.engine.run_folder import start_run
 from resnet_det.engine.writers import build_writers
 from resnet_det.errors import InputError
 
@@ -17,9 +18,10 @@ class FakeWandb(types.ModuleType):
         super().__init__("wandb")
         self.logged, self.finished = [], False
 
-    def init(self, config, dir, resume):  # noqa: A002
+    def init(self, id, config, dir, resume):  # noqa: A002
         assert "SOLVER" in config["cfg"]
         assert resume == "allow"
+        self.id = id
         self.dir = dir
         return self
 
@@ -35,8 +37,9 @@ class FakeMlflow(types.ModuleType):
         super().__init__("mlflow")
         self.logged, self.texts, self.running = [], {}, False
 
-    def start_run(self):
-        self.running = True
+    def start_run(self, run_id=None):
+        self.running, self.asked = True, run_id
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id or "given by the server"))
 
     def end_run(self):
         self.running = False
@@ -79,20 +82,27 @@ def make_writer(default_cfg, tmp_path, monkeypatch):
 
 def test_weights_and_biases_gets_each_number_once(make_writer, tmp_path):
     wandb = FakeWandb()
+    run_id = start_run(tmp_path)
     write_two_iterations(make_writer("wandb", wandb))
     assert wandb.logged == [(0, {"total_loss": 2.0}), (1, {"total_loss": 1.5})]
     assert wandb.dir == str(tmp_path)
     assert wandb.finished
+    assert wandb.id == run_id
 
 
-def test_mlflow_gets_each_number_once_and_the_config(make_writer):
+def test_mlflow_gets_each_number_once_and_the_config(make_writer, tmp_path):
     mlflow = FakeMlflow()
     writer = make_writer("mlflow", mlflow)
-    assert mlflow.running
     write_two_iterations(writer)
-    assert mlflow.logged == [(0, "total_loss", 2.0), (1, "total_loss", 1.5)]
+    assert mlflow.logged[:2] == [(0, "total_loss", 2.0), (1, "total_loss", 1.5)]
     assert "SOLVER" in mlflow.texts["config.yaml"]
     assert not mlflow.running
+    assert mlflow.asked is None
+    write_two_iterations(make_writer("mlflow", mlflow))  # a run that is resumed
+    assert mlflow.asked == "given by the server"
+    start_run(tmp_path)
+    write_two_iterations(make_writer("mlflow", mlflow))
+    assert mlflow.asked is None, "another run"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])

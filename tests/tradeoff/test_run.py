@@ -15,10 +15,10 @@ from detectron2.modeling import build_model
 from models import QUICK
 
 from resnet_det import add_resnet_det_config
-from resnet_det.engine.candidates import find_differences, load_candidate, load_test_inputs, read_configs, read_runs
 from resnet_det.errors import InputError
 from resnet_det.tradeoff import Measuring, compare_configs, compare_runs
 from resnet_det.tradeoff import cost as cost_module
+from resnet_det.tradeoff.candidates import find_differences, load_candidate, load_test_inputs, read_configs, read_runs
 from resnet_det.tradeoff.learning import MAX_POINTS, read_curves
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"

@@ -6,12 +6,12 @@ import logging
 from typing import Any
 
 import yaml
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
 from resnet_det.config import backbone_outputs
+from resnet_det.engine.foreign_weights import load_into_any_model
 from resnet_det.errors import InputError
 from resnet_det.weights import Conventions, fetch_weights, find_conventions, load_weights
 
@@ -103,7 +103,7 @@ def load_initial_weights(cfg: CfgNode, model: nn.Module) -> None:
     if not cfg.MODEL.WEIGHTS:
         return
     if backbone_outputs(cfg) is None:
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        load_into_any_model(model, cfg.MODEL.WEIGHTS)
     else:
         logger.info("%s", load_weights(model, cfg.MODEL.WEIGHTS))
 
@@ -117,15 +117,12 @@ def load_trained_weights(cfg: CfgNode, model: nn.Module) -> None:
     if not cfg.MODEL.WEIGHTS:
         raise InputError("MODEL.WEIGHTS is empty: which weights? (MODEL.WEIGHTS output/model_final.pth)")
     if backbone_outputs(cfg) is None:
-        try:
-            DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
-        except (AssertionError, FileNotFoundError):
-            raise InputError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file") from None
-        return
-    report = load_weights(model, cfg.MODEL.WEIGHTS)
-    lacking = [*report.missing, *(name for name, *_ in report.wrong_shape)]
+        lacking, report = load_into_any_model(model, cfg.MODEL.WEIGHTS), ""
+    else:
+        report = load_weights(model, cfg.MODEL.WEIGHTS)
+        lacking = [*report.missing, *(name for name, *_ in report.wrong_shape)]
     if lacking:
         raise InputError(
             f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: {len(lacking)} tensors of this detector are not in them, or have "
-            f"another shape, such as {lacking[0]}. Are they of another config?\n{report}"
+            f"another shape, such as {lacking[0]}. Are they of another config?\n{report}".rstrip()
         )
