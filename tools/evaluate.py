@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--images", type=Path, metavar="DIR", help="the image folder, for the report's gallery")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json and report.html go")
     parser.add_argument("--compare", type=Path, metavar="R2", help="detections of another run on the same images")
+    parser.add_argument("--crowd-as-objects", action="store_true", help="treat crowd regions (iscrowd 1) as objects")
     args = parser.parse_args()
     logging.basicConfig(format="evaluate: %(message)s", level=logging.WARNING)
     try:
@@ -43,6 +44,7 @@ def main() -> int:
             images=args.images,
             output=args.output,
             compare_with=args.compare,
+            crowd_as_objects=args.crowd_as_objects,
         )
     except InputError as error:
         print(f"evaluate: {error}", file=sys.stderr)

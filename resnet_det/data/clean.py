@@ -12,14 +12,13 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import pycocotools.mask
 from PIL import Image, ImageOps
 
+from resnet_det.data.coco import CocoData, Problem, judge_content
+from resnet_det.data.coco.fields import is_absent, read_flag, read_id
+from resnet_det.data.coco.file import SECTIONS
 from resnet_det.data.inspect_boxes import clip_boxes
-from resnet_det.data.inspect_entries import is_id
-from resnet_det.data.inspect_masks import is_polygon
-from resnet_det.data.inspection import InspectedSet, inspect_content
-from resnet_det.data.problems import Problem
+from resnet_det.data.inspection import InspectedSet, inspect_data
 from resnet_det.errors import InputError
 
 DROPPED = {
@@ -35,9 +34,20 @@ DROPPED = {
     "box-without-area",
     "box-outside",
     "duplicate-box",
-    "malformed-mask",
-    "rle-size",
-    "keypoints-length",
+}
+# What the reader mends or leaves out of an entry; a copy has what the reader makes of it.
+NORMALISED = {
+    "other-form": "with a value in another form",
+    "missing-id": "with a new id",
+    "missing-size": "with the size of their files",
+    "missing-area": "with an area filled in",
+    "box-from-mask": "with a box from their mask",
+    "polygon-too-short": "without polygons that are too short",
+    "malformed-mask": "without their mask, which is malformed",
+    "rle-size": "without their mask, which is of another size",
+    "keypoints-length": "without their keypoints, which are malformed",
+    "ignore": "marked ignore, now crowd regions",
+    "duplicate-category-name": "with a name of their own",
 }
 REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image"}
 _FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "BMP": "BMP", "TIFF": "TIFF", "WEBP": "WEBP", "PPM": "PPM"}  # others: PNG
@@ -54,7 +64,7 @@ def make_output_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def write_clean_sets(sets: Sequence[InspectedSet], folder: Path) -> Iterator[str]:
+def write_clean_sets(sets: Sequence[InspectedSet], folder: Path, *, crowd_as_objects: bool = False) -> Iterator[str]:
     """Write the sets to ``folder``: annotation files, and images below ``images/``; one folder each if they had.
 
     Yields:
@@ -74,7 +84,7 @@ def write_clean_sets(sets: Sequence[InspectedSet], folder: Path) -> Iterator[str
             for problem in reversed(one.problems)  # of several kinds the first stays: how the image is turned
             if problem.kind in REWRITTEN and problem.section == "images"
         }
-        content, changes = clean_content(one.content, one.problems)
+        content, changes = clean_content(one.content, one.problems, crowd_as_objects=crowd_as_objects)
         for number, image in enumerate(content["images"]):
             name_before = image["file_name"]
             if PurePath(name_before).is_absolute() or ".." in PurePath(name_before).parts:
@@ -94,22 +104,66 @@ def write_clean_sets(sets: Sequence[InspectedSet], folder: Path) -> Iterator[str
             yield "  nothing to change"
 
 
-def clean_content(content: dict[str, Any], problems: Sequence[Problem]) -> tuple[dict[str, Any], Counter[str]]:
-    """A copy of an annotation file's content without the errors among ``problems``, and what was changed, counted.
+def clean_content(
+    content: dict[str, Any], problems: Sequence[Problem], *, crowd_as_objects: bool = False
+) -> tuple[dict[str, Any], Counter[str]]:
+    """A copy of an annotation file's content as the reader takes it and without the errors among ``problems``, and what
+    was changed, counted.
 
     It is inspected again after each round of changes, since one can bring another to light: annotations that move to
     an image may be there already.
     """
-    sections = ("images", "annotations", "categories")
     content = content | {
-        section: [dict(entry) if isinstance(entry, dict) else entry for entry in content[section]]
-        for section in sections
+        section: [dict(entry) if isinstance(entry, dict) else entry for entry in content.get(section, ())]
+        for section in SECTIONS
     }
     changes: Counter[str] = Counter()
+    for problem in problems:
+        if problem.kind in NORMALISED:
+            changes[f"{problem.section} {NORMALISED[problem.kind]}"] += 1
+    data = judge_content(content, crowd_as_objects=crowd_as_objects)
+    if crowd_as_objects:
+        crowds = sum(read_flag(content["annotations"][place].get("iscrowd")) or 0 for place in data.index.tolist())
+        changes["crowd regions that are objects now"] += crowds
+    _normalise(content, data)
     while made := _change(content, problems):
         changes += made
-        problems = inspect_content(content)[0]
-    return content, changes
+        problems = inspect_data(judge_content(content))
+    return content, +changes
+
+
+def _normalise(content: dict[str, Any], data: CocoData) -> None:
+    """Give the entries that can be used the values that the reader takes, in place."""
+    for section, index, entries in (
+        ("images", data.image_index, data.images),
+        ("categories", data.category_index, data.categories),
+    ):
+        for place, entry in zip(index.tolist(), entries, strict=True):
+            content[section][place].update(entry)
+    area = data.area.tolist()
+    kinds = ("other-form", "polygon-too-short")
+    data.judge_masks()
+    data.judge_keypoints()
+    mended = {place for finding in data.all_findings() if finding.kind in kinds for place in finding.index.tolist()}
+    for row, (place, entry) in enumerate(zip(data.index.tolist(), data.annotations, strict=True)):
+        target = content["annotations"][place]
+        target |= {key: entry[key] for key in ("id", "image_id", "category_id", "bbox")}
+        target |= {"iscrowd": int(data.crowd[row])} if "iscrowd" in target or data.crowd[row] else {}
+        target.pop("ignore", None)
+        if target.get("area") != area[row]:
+            target["area"] = area[row]
+        for key, value in (("segmentation", data.mask(row)), ("keypoints", data.keypoints(row))):
+            if value is None and not is_absent(target.get(key)):
+                del target[key]
+            elif value is not None and place in mended:
+                target[key] = as_json(value)
+
+
+def as_json(mask: Any) -> Any:
+    """A mask as JSON can have it: run lengths as text."""
+    if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
+        return {**mask, "counts": mask["counts"].decode("ascii")}
+    return mask
 
 
 def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str]:
@@ -139,15 +193,6 @@ def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str
         if problem.kind == "box-partly-outside":
             _clip_box(entry, sizes[entry["image_id"]])
             made["boxes clipped to their image"] += 1
-        elif problem.kind == "missing-area":
-            entry["area"] = _measure_area(entry, sizes.get(entry["image_id"]))
-            made["areas filled in"] += 1
-        elif problem.kind == "polygon-too-short":
-            entry["segmentation"] = [polygon for polygon in entry["segmentation"] if is_polygon(polygon)]
-            if entry["segmentation"]:
-                made["polygons dropped: polygon-too-short"] += 1
-            else:
-                drop(problem)
         elif problem.kind == "duplicate-annotation-id":
             entry["id"] = next(fresh_ids["annotations"])
             made["annotations with a new id"] += 1
@@ -167,7 +212,9 @@ def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str
 
 def _drop(content: dict[str, Any], dropped: dict[str, set[int]], made: Counter[str]) -> None:
     """Take away entries, and the annotations of images that are no longer there."""
-    known = {image["id"] for image in content["images"] if isinstance(image, dict) and is_id(image.get("id"))}
+    known = {
+        image["id"] for image in content["images"] if isinstance(image, dict) and read_id(image.get("id")) is not None
+    }
     for section, places in dropped.items():
         content[section] = [entry for index, entry in enumerate(content[section]) if index not in places]
     gone = known - {image["id"] for image in content["images"]}
@@ -183,16 +230,6 @@ def _clip_box(annotation: dict[str, Any], size: tuple[int, int]) -> None:
     annotation["bbox"] = clip_boxes(np.array([annotation["bbox"]], dtype=float), np.array([size]))[0].tolist()
     if is_box_area:
         annotation["area"] = annotation["bbox"][2] * annotation["bbox"][3]
-
-
-def _measure_area(annotation: dict[str, Any], size: tuple[int, int] | None) -> float:
-    """Area of the mask, or of the box where there is none."""
-    mask = annotation.get("segmentation")
-    _, _, width, height = annotation["bbox"]
-    if isinstance(mask, list) and mask and size and all(isinstance(p, list) and is_polygon(p) for p in mask):
-        rles = pycocotools.mask.frPyObjects(mask, size[1], size[0])
-        return float(pycocotools.mask.area(pycocotools.mask.merge(rles)))
-    return float(width * height)
 
 
 def _move_annotations(content: dict[str, Any], index: int) -> None:

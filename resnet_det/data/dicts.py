@@ -11,8 +11,8 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import load_proposals_into_dataset, print_instances_class_histogram
 
-from resnet_det.data.coco_json import CocoLoader, iter_coco_json
-from resnet_det.data.json_files import paused_garbage_collection
+from resnet_det.data.coco.json_files import paused_garbage_collection
+from resnet_det.data.coco_json import TASKS, CocoLoader, iter_coco_json
 from resnet_det.data.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
@@ -24,6 +24,8 @@ def load_dataset_dicts(
     filter_empty: bool = True,
     min_keypoints: int = 0,
     proposal_files: Sequence[str] | None = None,
+    *,
+    tasks: Sequence[str] = TASKS,
 ) -> SerializedDicts:
     """Detectron2's ``get_detection_dataset_dicts``, in less time and memory.
 
@@ -31,6 +33,7 @@ def load_dataset_dicts(
         filter_empty: leave out images without objects (or with regions of many objects alone).
         min_keypoints: leave out images with fewer labelled keypoints.
         proposal_files: precomputed proposals, one file for each data set.
+        tasks: "masks", "keypoints": what is read besides boxes; what is not read is not judged either.
 
     Raises:
         InputError: nothing is left.
@@ -42,7 +45,7 @@ def load_dataset_dicts(
     def usable() -> Iterator[dict[str, Any]]:
         nonlocal num_images
         for number, name in enumerate(names):
-            dicts = iter_dataset_dicts(name)
+            dicts = iter_dataset_dicts(name, tasks)
             if proposal_files is not None:
                 dicts = load_proposals_into_dataset(list(dicts), proposal_files[number])
             for entry in dicts:
@@ -69,12 +72,12 @@ def load_dataset_dicts(
     return dicts
 
 
-def iter_dataset_dicts(name: str) -> Iterable[dict[str, Any]]:
+def iter_dataset_dicts(name: str, tasks: Sequence[str] = TASKS) -> Iterable[dict[str, Any]]:
     """The data set dicts of one data set: those in COCO format one at a time, others as the catalogue has them."""
     loader = find_coco_loader(name)
     if loader is None:
         return DatasetCatalog.get(name)
-    return iter_coco_json(loader.annotation_file, loader.image_folder, loader.name)
+    return iter_coco_json(loader.annotation_file, loader.image_folder, loader.name, tasks=tasks)
 
 
 def find_coco_loader(name: str) -> CocoLoader | None:

@@ -1,44 +1,36 @@
-"""Boxes that are no boxes, outside their image, or there twice. For boxes by the hundred thousand, so on arrays."""
+"""Boxes that reach out of their image, or are there twice. For boxes by the hundred thousand, so on arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from resnet_det.data.inspect_entries import AnnotationTable
-from resnet_det.data.problems import Problem
+from resnet_det.data.coco import CocoData, Problem
+from resnet_det.data.coco.annotations import describe_box
 
 TOLERANCE_PX = 1.0  # rounding, and positions from 0 or from 1
 NEAR_IOU = 0.8  # coco_mini has no two boxes of a class above 0.7; accidental copies in BCCD have 0.83 to 0.93
 
 
-@np.errstate(invalid="ignore", over="ignore")  # NaN and infinity are among what is looked for
-def inspect_boxes(annotations: list[Any], table: AnnotationTable) -> list[Problem]:
-    """Problems of each box, and of pairs of boxes."""
-    finite = np.isfinite(table.boxes).all(1)
-    positive = finite & (table.boxes[:, 2:] > 0).all(1)
-    corners = to_corners(table.boxes)
-    excess = np.concatenate([-corners[:, :2], corners[:, 2:] - table.sizes], 1).max(1)  # NaN for unknown images
-    apart = (corners[:, :2] >= table.sizes).any(1) | (corners[:, 2:] <= 0).any(1)
-    problems = [
-        _make_problem(kind, table, row, message)
-        for kind, wrong, message in (
-            ("box-not-finite", ~finite, "numbers of pixels would be right"),
-            ("box-without-area", finite & ~positive, "width and height above 0 would be right"),
-        )
-        for row in np.flatnonzero(wrong)
-    ]
-    problems += [
-        _make_problem("box-outside", table, row, f"its image is {_describe_size(table, row)}")
-        for row in np.flatnonzero(positive & apart)
-    ]
-    for row in np.flatnonzero(positive & ~apart & (excess > TOLERANCE_PX)):
-        inside = _describe_box(clip_boxes(table.boxes[row : row + 1], table.sizes[row : row + 1])[0])
-        message = f"{excess[row]:.4g} px outside the image of {_describe_size(table, row)}; clipped it is {inside}"
-        problems.append(_make_problem("box-partly-outside", table, row, message))
-    return problems + _inspect_pairs(annotations, table, corners, positive)
+def inspect_boxes(data: CocoData) -> list[Problem]:
+    """Boxes that reach out of their image, and pairs of boxes."""
+    corners = to_corners(data.box)
+    sizes = image_sizes(data)
+    excess = np.concatenate([-corners[:, :2], corners[:, 2:] - sizes], 1).max(1, initial=-np.inf)
+    problems = []
+    for row in np.flatnonzero(excess > TOLERANCE_PX):
+        inside = describe_box(clip_boxes(data.box[row : row + 1], sizes[row : row + 1])[0])
+        width, height = sizes[row]
+        message = f"{excess[row]:.4g} px outside the image of {width:.0f}x{height:.0f}; clipped it is {inside}"
+        problems.append(_make_problem("box-partly-outside", data, row, message))
+    return problems + _inspect_pairs(data, corners)
+
+
+def image_sizes(data: CocoData) -> np.ndarray:
+    """(n, 2) width and height of each annotation's image; infinite where not known."""
+    sizes = data.sizes[data.image][:, ::-1].astype(float)
+    return np.where(sizes > 0, sizes, np.inf)
 
 
 def to_corners(boxes: np.ndarray) -> np.ndarray:
@@ -52,13 +44,10 @@ def clip_boxes(boxes: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.concatenate([corners[:, 0], corners[:, 1] - corners[:, 0]], 1)
 
 
-def _inspect_pairs(
-    annotations: list[Any], table: AnnotationTable, corners: np.ndarray, usable: np.ndarray
-) -> list[Problem]:
+def _inspect_pairs(data: CocoData, corners: np.ndarray) -> list[Problem]:
     """Boxes of the same image and class within 1 px of an earlier one, or nearly covering it."""
-    rows = np.flatnonzero(usable & (table.image < len(table.image_sizes) - 1))
     worst: dict[int, tuple[str, int, str]] = {}
-    for first, second in _pair_neighbours(table, corners, rows):
+    for first, second in _pair_neighbours(data, corners):
         distance = np.abs(corners[first] - corners[second]).max(1)
         ious = _paired_ious(corners[first], corners[second])
         for kind, hits in (
@@ -70,24 +59,22 @@ def _inspect_pairs(
                 if kind == "duplicate-box" or later not in worst:
                     worst[later] = (kind, earlier, f"IoU {ious[pair]:.2f}, {distance[pair]:.3g} px apart")
     return [
-        _make_problem(kind, table, row, f"the same as annotation {annotations[table.index[earlier]]['id']}? {how}")
+        _make_problem(kind, data, row, f"the same as annotation {data.annotations[earlier].id}? {how}")
         for row, (kind, earlier, how) in sorted(worst.items())
     ]
 
 
-def _pair_neighbours(
-    table: AnnotationTable, corners: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pair_neighbours(data: CocoData, corners: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Pairs of rows of the same image, class and crowd flag whose left edges are near enough for ``NEAR_IOU``.
 
     With rows sorted by left edge, each is compared with its next one, its second next, and so on, until none is near:
     as many steps as boxes begin close together, each on whole arrays.
     """
-    order = rows[np.lexsort((corners[rows, 0], table.crowd[rows], table.category[rows], table.image[rows]))]
-    group = np.stack([table.image, table.category, table.crowd], 1)[order]
+    order = np.lexsort((corners[:, 0], data.crowd, data.category, data.image))
+    group = np.stack([data.image, data.category, data.crowd], 1)[order]
     left = corners[order, 0]
     # Of boxes with IoU t, the wider is at most 1/t of the other; edges differ by at most (1-t) of their union's width.
-    reach = np.maximum(TOLERANCE_PX, (1 - NEAR_IOU) / NEAR_IOU * table.boxes[order, 2])
+    reach = np.maximum(TOLERANCE_PX, (1 - NEAR_IOU) / NEAR_IOU * data.box[order, 2])
     active, step = np.arange(len(order)), 1
     while len(active):
         active = active[active + step < len(order)]
@@ -104,14 +91,5 @@ def _paired_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return shared / ((first[:, 2:] - first[:, :2]).prod(1) + (second[:, 2:] - second[:, :2]).prod(1) - shared)
 
 
-def _make_problem(kind: str, table: AnnotationTable, row: int, message: str) -> Problem:
-    return Problem(kind, f"box {_describe_box(table.boxes[row])}: {message}", "annotations", int(table.index[row]))
-
-
-def _describe_box(box: np.ndarray) -> str:
-    return f"[{', '.join(f'{value:.6g}' for value in box)}]"
-
-
-def _describe_size(table: AnnotationTable, row: int) -> str:
-    width, height = table.sizes[row]
-    return f"{width:.0f}x{height:.0f}"
+def _make_problem(kind: str, data: CocoData, row: int, message: str) -> Problem:
+    return Problem(kind, f"box {describe_box(data.box[row])}: {message}", "annotations", int(data.index[row]))

@@ -16,11 +16,11 @@ import numpy as np
 import tqdm
 from PIL import ExifTags, Image
 
-from resnet_det.data.problems import Problem
+from resnet_det.data.coco import Problem
+from resnet_det.data.image_size import TRANSPOSED
 
 HASH_SIDE = 16  # 256 bits: unrelated photographs differ in 90 or more, resized or recompressed ones in at most 10
 NEAR_BITS = 48
-TRANSPOSED = (5, 6, 7, 8)  # EXIF orientations that swap width and height
 _BLOCK = 256  # images compared with all others at a time
 
 

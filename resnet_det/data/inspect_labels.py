@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from resnet_det.data.inspect_entries import AnnotationTable
-from resnet_det.data.problems import Problem
+from resnet_det.data.coco import CocoData, Problem
 
 MIN_IMAGES = 20  # with fewer, "nearly all" and "unusual" say nothing
 COMMON_FRACTION = 0.9  # of the labelled images have a class that the others may lack by mistake
 UNUSUAL_FACTOR, UNUSUAL_DEVIATIONS = 3.0, 6.0  # of the median side of a class; its robust standard deviations
 
 
-def inspect_labels(content: dict[str, Any], sound: dict[str, list[int]], table: AnnotationTable) -> list[Problem]:
-    """Notes on what a person should look at. Expects that names and ids are sound where the places say so."""
-    num_images = len(sound["images"])
-    listed = table.image < num_images
-    counts = np.bincount(table.image[listed], minlength=num_images)
-    places = np.array(sound["images"], dtype=np.int64)
+def inspect_labels(data: CocoData) -> list[Problem]:
+    """Notes on what a person should look at."""
+    num_images = len(data.images)
+    counts = np.bincount(data.image, minlength=num_images)
+    places = data.image_index
     problems = [
         Problem("unlabelled-image", "no annotations: right if it shows no object", "images", int(index))
-        for index in places[counts == 0]
+        for index in np.sort(places[~data.is_labelled])
     ]
-    categories = [content["categories"][index] for index in reversed(sound["categories"])]
-    names = {category["id"]: category["name"] for category in categories}  # of an id used twice, the first
-    for category in np.unique(table.category):
-        rows = np.flatnonzero((table.category == category) & listed)
-        if not len(rows):
-            continue
-        category_id = content["annotations"][table.index[rows[0]]]["category_id"]
-        name = names.get(category_id, f"category {category_id}")
-        has = np.bincount(table.image[rows], minlength=num_images) > 0
+    for category in np.unique(data.category):
+        rows = np.flatnonzero(data.category == category)
+        name = data.class_names[category]
+        has = np.bincount(data.image[rows], minlength=num_images) > 0
         problems += _find_lacking(name, has, counts > 0, places)
         if has.sum() >= MIN_IMAGES:
-            problems += _find_unusual_sizes(name, table, rows)
+            problems += _find_unusual_sizes(name, data, rows)
     return problems
 
 
@@ -46,10 +37,10 @@ def _find_lacking(name: str, has: np.ndarray, labelled: np.ndarray, places: np.n
     return [Problem("class-not-labelled", message, "images", int(index)) for index in places[labelled & ~has]]
 
 
-def _find_unusual_sizes(name: str, table: AnnotationTable, rows: np.ndarray) -> list[Problem]:
+def _find_unusual_sizes(name: str, data: CocoData, rows: np.ndarray) -> list[Problem]:
     """Boxes whose side, as sqrt(width x height), is far from the median of a class whose sizes vary little."""
-    rows = rows[np.isfinite(table.boxes[rows]).all(1) & (table.boxes[rows, 2:] > 0).all(1) & ~table.crowd[rows]]
-    logs = 0.5 * np.log(table.boxes[rows, 2:]).sum(1)
+    rows = rows[~data.crowd[rows]]
+    logs = 0.5 * np.log(data.box[rows, 2:]).sum(1)
     if not len(logs):
         return []
     median = np.median(logs)
@@ -61,7 +52,7 @@ def _find_unusual_sizes(name: str, table: AnnotationTable, rows: np.ndarray) -> 
             f"a {name} of {width:.4g}x{height:.4g} px is {np.exp(abs(log - median)):.1f} times "
             f"{'larger' if log > median else 'smaller'} than the median {name}; is it one?",
             "annotations",
-            int(table.index[row]),
+            int(data.index[row]),
         )
-        for row, log, (width, height) in zip(rows[far], logs[far], table.boxes[rows[far], 2:], strict=True)
+        for row, log, (width, height) in zip(rows[far], logs[far], data.box[rows[far], 2:], strict=True)
     ]

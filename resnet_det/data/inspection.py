@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from resnet_det.data.check import read_coco_json
+from resnet_det.data.coco import CocoData, Problem, judge_content, read_coco_json
+from resnet_det.data.coco.entries import find_repeated
 from resnet_det.data.inspect_boxes import inspect_boxes
-from resnet_det.data.inspect_entries import AnnotationTable, inspect_entries, make_table
 from resnet_det.data.inspect_images import compare_sets, inspect_images
 from resnet_det.data.inspect_labels import inspect_labels
 from resnet_det.data.inspect_masks import inspect_keypoints, inspect_masks
-from resnet_det.data.problems import Problem
 from resnet_det.errors import InputError
 
 
@@ -25,12 +24,14 @@ class InspectedSet:
 
     Args:
         content: the file's, with empty lists if it cannot be used.
+        data: what the reader made of it.
     """
 
     annotation_file: Path
     image_folder: Path
     content: dict[str, Any] = field(default_factory=lambda: {"images": [], "annotations": [], "categories": []})
     problems: list[Problem] = field(default_factory=list)
+    data: CocoData | None = None
 
     @property
     def is_usable(self) -> bool:
@@ -38,12 +39,16 @@ class InspectedSet:
 
 
 def inspect_sets(
-    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]], *, workers: int | None = None
+    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+    *,
+    workers: int | None = None,
+    crowd_as_objects: bool = False,
 ) -> list[InspectedSet]:
     """Inspect the sets of ``pairs`` (annotation file, image folder) and compare their images with each other's.
 
     Args:
         workers: threads that read images; None for one per CPU.
+        crowd_as_objects: crowd regions are ordinary objects.
 
     Raises:
         InputError: a file or folder is not there.
@@ -60,15 +65,15 @@ def inspect_sets(
             one.content = read_coco_json(one.annotation_file)
         except InputError as error:
             one.problems.append(Problem("json", str(error)))
-        problems, sound, table = inspect_content(one.content)
-        entries = [one.content["images"][index] for index in sound["images"]]
-        found = inspect_images(entries, one.image_folder, workers=workers, with_hashes=len(sets) > 1)
-        findings.append((sound["images"], [entry["file_name"] for entry in entries], found))
-        one.problems += problems
-        one.problems += inspect_labels(one.content, sound, table)
+        one.data = judge_content(one.content, one.image_folder, crowd_as_objects=crowd_as_objects)
+        found = inspect_images(one.data.images, one.image_folder, workers=workers, with_hashes=len(sets) > 1)
+        places = one.data.image_index.tolist()
+        findings.append((places, [image["file_name"] for image in one.data.images], found))
+        one.problems += inspect_data(one.data)
+        one.problems += inspect_labels(one.data)
         one.problems += [
             Problem(kind, message, "images", index)
-            for index, image in zip(sound["images"], found, strict=True)
+            for index, image in zip(places, found, strict=True)
             for kind, message in image.faults
         ]
     for (i, (_, names, earlier)), (j, (places, _, later)) in itertools.combinations(enumerate(findings), 2):
@@ -76,11 +81,15 @@ def inspect_sets(
     return sets
 
 
-def inspect_content(content: dict[str, Any]) -> tuple[list[Problem], dict[str, list[int]], AnnotationTable]:
-    """Problems that can be told without the images; the places of the well-formed entries; their annotations."""
-    problems, sound = inspect_entries(content)
-    table = make_table(content, sound)
-    problems += inspect_boxes(content["annotations"], table)
-    problems += inspect_masks(content["annotations"], table)
-    problems += inspect_keypoints(content, table)
-    return problems, sound, table
+def inspect_data(data: CocoData) -> list[Problem]:
+    """Problems that can be told without the images: what the reader has found, and what else is suspicious."""
+    data.judge_masks()
+    data.judge_keypoints()
+    data.area  # noqa: B018 (judged when it is first asked for)
+    problems = [problem for finding in data.all_findings() for problem in finding.to_problems()]
+    names = zip(data.image_index.tolist(), (os.path.normpath(image["file_name"]) for image in data.images), strict=True)
+    ids = dict(zip(data.image_index.tolist(), (image["id"] for image in data.images), strict=True))
+    for index, first in find_repeated(sorted(names)):
+        message = f"the file is that of image {ids[first]}, too; one entry should have all annotations"
+        problems.append(Problem("file-listed-twice", message, "images", index))
+    return problems + inspect_boxes(data) + inspect_masks(data) + inspect_keypoints(data)

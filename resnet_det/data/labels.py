@@ -11,9 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
-from resnet_det.data.check import check_coco
+from resnet_det.data.coco import judge_content
+from resnet_det.data.image_files import check_images
 from resnet_det.errors import InputError
 
 MAX_LISTED = 10  # problems listed in a message
@@ -60,7 +59,9 @@ def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str 
     contents = [to_coco(split.images, class_names) for split in splits]
     for split, content in zip(splits, contents, strict=True):
         if not split.problems:
-            problems += [f"{split.name}: {problem}" for problem in check_coco(content, split.image_folder)]
+            data = judge_content(content, split.image_folder)
+            found = [*data.problems(), *check_images(data, split.image_folder)]
+            problems += [f"{split.name}: {problem}" for problem in found]
     if problems:
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         raise InputError.from_problems(f"problems: {len(problems)}; nothing written", problems[:MAX_LISTED] + more)
@@ -104,22 +105,6 @@ def count_objects(split: Split, class_names: Sequence[str]) -> dict[str, int]:
     """How many objects of each class ``split`` has."""
     counts = Counter(item.class_name for image in split.images for item in image.objects)
     return {name: counts[name] for name in class_names}
-
-
-def read_image_size(path: Path) -> tuple[int, int]:
-    """Width and height in pixels as Detectron2 reads the image: turned upright as its EXIF data say.
-
-    Raises:
-        InputError: it is missing or is no image.
-    """
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(0x0112, 1) >= 5  # orientation
-            return (image.height, image.width) if turned else image.size
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError) as error:
-        raise InputError(f"{path}: not an image: {error}") from None
 
 
 def polygon_area(polygon: Sequence[float]) -> float:

@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from resnet_det.data.labels import IMAGE_SUFFIXES, LabelledImage, LabelledObject, Split, read_image_size
+from resnet_det.data.image_size import read_image_size
+from resnet_det.data.labels import IMAGE_SUFFIXES, LabelledImage, LabelledObject, Split
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")

@@ -78,6 +78,7 @@ def analyze(
     Raises:
         InputError: another number of keypoints than of sigmas.
     """
+    truth = truth.for_task(iou_type)
     evaluations = [run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
     overlaps = [compute_overlaps(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
     matches = [match_detections(truth, run, found, iou_type) for run, found in zip(runs, overlaps, strict=True)]

@@ -54,6 +54,7 @@ def run_coco_evaluation(
     Raises:
         InputError: another number of keypoints than of sigmas.
     """
+    truth = truth.for_task(iou_type)
     evaluation = hotcoco.COCOeval(truth.coco, load_detections(detections, truth, iou_type), iou_type)
     if iou_type == "keypoints":
         if kpt_oks_sigmas:
@@ -90,6 +91,7 @@ def read_metrics(evaluation: hotcoco.COCOeval) -> dict[str, float]:
 def tabulate_classes(evaluation: hotcoco.COCOeval, truth: GroundTruth, detections: Detections) -> list[ClassResult]:
     """The results of each class, in the order of the category ids."""
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # (10, 101, k, 4, 3), (10, k, 4, 3)
+    truth = truth.for_task(evaluation.params.iou_type)
     counted = ~truth.crowd
     num_detections = np.bincount(detections.category, minlength=len(truth.categories))
     table = []

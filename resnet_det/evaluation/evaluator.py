@@ -18,7 +18,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
-from resnet_det.data.json_files import read_json
+from resnet_det.data.coco import CocoData, judge_content, read_coco
+from resnet_det.data.coco_json import treats_crowds_as_objects
 from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
@@ -85,20 +86,28 @@ class FastCOCOEvaluator(DatasetEvaluator):
                 row["category_id"] = category_ids[row["category_id"]]
         if self.output_dir:
             Path(self.output_dir, "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
-        content = self._read_content()
-        if "annotations" not in content:
+        data = self._read_data()
+        if not data.has_annotations:
             logger.info("%s has no annotations: predictions are written, not evaluated", self.dataset_name)
             return OrderedDict()
-        return self._evaluate(content, results, {prediction["image_id"] for prediction in predictions})
+        return self._evaluate(data, results, {prediction["image_id"] for prediction in predictions})
 
-    def _read_content(self) -> dict[str, Any]:
-        path = MetadataCatalog.get(self.dataset_name).get("json_file")
-        return convert_to_coco_dict(self.dataset_name) if path is None else read_json(Path(path))
+    def _read_data(self) -> CocoData:
+        metadata = MetadataCatalog.get(self.dataset_name)
+        if metadata.get("json_file") is None:
+            return judge_content(convert_to_coco_dict(self.dataset_name))
+        return read_coco(
+            metadata.json_file,
+            metadata.get("image_root"),
+            crowd_as_objects=treats_crowds_as_objects(self.dataset_name),
+        )
 
     def _evaluate(
-        self, content: dict[str, Any], results: list[dict[str, Any]], image_ids: set[Hashable]
+        self, data: CocoData, results: list[dict[str, Any]], image_ids: set[Hashable]
     ) -> OrderedDict[str, dict[str, float]]:
-        truth = make_ground_truth(content, image_ids)
+        data.raise_problems(self.dataset_name)
+        truth = make_ground_truth(data, image_ids)
+        logger.info("%s: evaluated on %s", self.dataset_name, truth.usage)
         detections = make_detections(results, truth)
         evaluated: OrderedDict[str, dict[str, float]] = OrderedDict()
         for task in self.tasks or find_tasks(results):

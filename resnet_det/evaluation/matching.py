@@ -35,6 +35,7 @@ def match_detections(truth: GroundTruth, detections: Detections, overlaps: Overl
     Crowds, and people without labelled keypoints, are taken only where there is no other object; crowds by any number
     of detections. Source: pycocotools' evaluateImg.
     """
+    truth = truth.for_task(iou_type)
     rank = rank_within(detections.image * len(truth.categories) + detections.category, detections.score)
     counted = rank < MAX_DETECTIONS[iou_type]
     ignored_annotation = truth.crowd.copy()

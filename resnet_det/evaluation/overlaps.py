@@ -32,6 +32,7 @@ def compute_overlaps(
     truth: GroundTruth, detections: Detections, iou_type: str, *, kpt_oks_sigmas: Sequence[float] = ()
 ) -> Overlaps:
     """Overlaps of all detections, by the rules of COCO's evaluation of that ``iou_type``."""
+    truth = truth.for_task(iou_type)
     by_image_dt = _group(detections.image, len(truth.images))
     by_image_gt = _group(truth.image, len(truth.images))
     boxes = detections.box() if iou_type == "bbox" else None
@@ -49,7 +50,8 @@ def compute_overlaps(
                 truth.crowd[gt],
             )
         else:
-            iou = compute_oks([detections.rows[i] for i in dt], [truth.annotations[i] for i in gt], kpt_oks_sigmas)
+            objects = [{**truth.annotations[i], "bbox": truth.box[i], "area": truth.area[i]} for i in gt]
+            iou = compute_oks([detections.rows[i] for i in dt], objects, kpt_oks_sigmas)
         row, column = np.nonzero(iou >= MIN_OVERLAP)
         parts.append((dt[row], gt[column], iou[row, column]))
     return Overlaps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -86,7 +88,7 @@ def compute_oks(
             low, high = np.array([x - width, y - height]), np.array([x + 2 * width, y + 2 * height])
             distance = (np.maximum(low - found[..., :2], 0) + np.maximum(found[..., :2] - high, 0)) ** 2
             scale = (2 * sigmas) ** 2
-        area = annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]) + np.spacing(1)
+        area = annotation["area"] + np.spacing(1)
         similarity[:, column] = np.exp(-distance.sum(2) / scale / area / 2).mean(1)
     return similarity
 

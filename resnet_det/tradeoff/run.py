@@ -166,8 +166,7 @@ def _measure_accuracies(
         if all(iou_type in other for other in others)
     ]
     facts = {
-        "test set": f"{test_set.name}: {test_set.annotations} ({len(truth.images):,} images, "
-        f"{len(truth.annotations):,} objects), sha256 {hash_file(test_set.annotations)}"
+        "test set": f"{test_set.name}: {test_set.annotations} ({truth.usage}), sha256 {hash_file(test_set.annotations)}"
     }
     for candidate in candidates:
         facts[candidate.name] = (

@@ -9,13 +9,20 @@ import pytest
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
-from resnet_det.data import check_coco, read_coco_json
-from resnet_det.data.labels import count_objects, polygon_area, read_image_size, write_coco
+from resnet_det.data import read_coco, read_coco_json
+from resnet_det.data.image_files import check_images
+from resnet_det.data.image_size import read_image_size
+from resnet_det.data.labels import count_objects, polygon_area, write_coco
 from resnet_det.data.voc import read_voc
 from resnet_det.data.yolo import read_yolo
 from resnet_det.errors import InputError
 
 WIDTH, HEIGHT = 64, 48
+
+
+def problems_of(path, images):
+    data = read_coco(path, images)
+    return [*data.problems(), *check_images(data, images)]
 
 
 def save_image(path):
@@ -64,7 +71,7 @@ def test_voc_boxes_count_from_one_with_both_ends(voc, tmp_path):
     assert boxes(train) == [(1, 2, 0, 0, 64, 48), (1, 1, 10, 5, 20, 15)]
     assert boxes(test) == [(1, 1, 4.5, 1, 5.5, 2)]
     content = read_coco_json(train)
-    assert check_coco(content, voc / "JPEGImages") == []
+    assert problems_of(train, voc / "JPEGImages") == []
     assert content["images"][1] == {"id": 2, "file_name": "b.png", "height": HEIGHT, "width": WIDTH}
     assert [a["area"] for a in content["annotations"]] == [64 * 48, 300]
     assert count_objects(splits[0], names) == {"cat": 1, "dog": 1}
@@ -157,7 +164,7 @@ def test_yolo_boxes_and_polygons(yolo, tmp_path):
     assert polygon["segmentation"] == [[0, 0, 32, 0, 32, 24]]
     assert polygon["area"] == 32 * 24 / 2
     content = read_coco_json(val)
-    assert check_coco(content, splits[1].image_folder) == []
+    assert problems_of(val, splits[1].image_folder) == []
     assert [image["file_name"] for image in content["images"]] == ["b.png", "c.png"]
 
 

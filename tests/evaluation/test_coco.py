@@ -17,7 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from resnet_det.benchmark.random_results import random_results
-from resnet_det.data import read_coco_json, register_coco
+from resnet_det.data import judge_content, read_coco_json, register_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation import FastCOCOEvaluator
 from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
@@ -26,7 +26,7 @@ from resnet_det.evaluation.ground_truth import make_ground_truth
 
 
 def evaluate(content, results, iou_type, **options):
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     detections = make_detections(results, truth)
     return run_coco_evaluation(truth, detections, iou_type, **options), truth, detections
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation_data import random_keypoints
 
 from resnet_det.benchmark.random_results import random_results
-from resnet_det.data import read_coco_json
+from resnet_det.data import judge_content, read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.ground_truth import make_ground_truth
 from resnet_det.evaluation.results_check import check_results, read_results
@@ -104,7 +104,7 @@ def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(make(results)))
     with pytest.raises(InputError, match=message) as error:
-        read_results(path, make_ground_truth(content), ["bbox"])
+        read_results(path, make_ground_truth(judge_content(content)), ["bbox"])
     assert str(error.value).startswith(str(path))
 
 
@@ -114,7 +114,7 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
         entry["category_id"] = IDS.index(entry["category_id"]) + 1
     for category in content["categories"]:
         category["id"] = IDS.index(category["id"]) + 1
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     check_results(results, truth, ["bbox"])
     without_first = [row | {"category_id": row["category_id"] - 1} for row in results if row["category_id"] > 1]
     with pytest.raises(InputError, match=r"indices, counted from 0, instead of ids.*nearly all classes would agree"):
@@ -134,39 +134,39 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
 def test_wrong_masks_are_named(sound, mask, message):
     content, results = sound
     with pytest.raises(InputError, match=message):
-        check_results(change(results, segmentation=lambda _: mask), make_ground_truth(content), ["segm"])
+        check_results(change(results, segmentation=lambda _: mask), make_ground_truth(judge_content(content)), ["segm"])
     boxes = [{key: value for key, value in row.items() if key != "segmentation"} for row in results]
     with pytest.raises(InputError, match="600 of 600 results have no segmentation"):
-        check_results(boxes, make_ground_truth(content), ["segm"])
+        check_results(boxes, make_ground_truth(judge_content(content)), ["segm"])
 
 
 def test_wrong_keypoints_are_named():
     content, results = random_keypoints(1, num_keypoints=5)
     results[3]["keypoints"].pop()
     with pytest.raises(InputError, match=r"1 of \d+ results has keypoints that are not \[x, y, score, ...\].*number 3"):
-        check_results(results, make_ground_truth(content), ["keypoints"])
+        check_results(results, make_ground_truth(judge_content(content)), ["keypoints"])
 
 
 @pytest.mark.parametrize("text", ["[{", "", "\x00"])
 def test_files_that_are_no_json_are_named(sound, text, tmp_path):
     path = tmp_path / "r.json"
     with pytest.raises(InputError, match=r"r.json: no such file"):
-        read_results(path, make_ground_truth(sound[0]))
+        read_results(path, make_ground_truth(judge_content(sound[0])))
     path.write_text(text)
     with pytest.raises(InputError, match=r"r.json: not a JSON file, or cut off"):
-        read_results(path, make_ground_truth(sound[0]))
+        read_results(path, make_ground_truth(judge_content(sound[0])))
 
 
 def test_scores_outside_0_to_1_are_worth_a_warning(sound, caplog):
     content, results = sound
-    check_results(change(results, score=lambda row: 100 * row["score"]), make_ground_truth(content))
+    check_results(change(results, score=lambda row: 100 * row["score"]), make_ground_truth(judge_content(content)))
     assert "Scores reach from" in caplog.text
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_the_published_results_are_sound(shared_data, iou_type, caplog):
     folder = shared_data("coco_eval_fixture")
-    truth = make_ground_truth(read_coco_json(folder / "instances_val2014_100.json"))
+    truth = make_ground_truth(read_coco(folder / "instances_val2014_100.json"))
     assert read_results(folder / f"instances_val2014_fake{iou_type}100_results.json", truth, [iou_type])
     assert not caplog.text
 
@@ -175,7 +175,7 @@ def test_the_published_results_are_sound(shared_data, iou_type, caplog):
 @pytest.mark.parametrize("number", [1, 3, 600])
 def test_random_results_are_sound(seed, number, caplog):
     content, results = random_results(seed, num_images=30)
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     check_results(results[:number], truth, ["bbox", "segm"])
     rng = np.random.default_rng(seed)
     guessed = change(results[:number], category_id=lambda _: int(rng.choice(IDS)))  # of a model that has learnt nothing

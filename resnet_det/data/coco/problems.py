@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tabulate
 
-SEVERITIES = ("error", "warning", "note")  # would stop or falsify training or evaluation; suspicious; worth knowing
+SEVERITIES = ("error", "warning", "note")  # stops or falsifies training and evaluation; suspicious; worth knowing
 KINDS = {
     "json": ("error", "annotation file is not JSON in COCO format"),
-    "malformed-entry": ("error", "entry lacks something, or has it in another form than COCO"),
+    "malformed-entry": ("error", "entry lacks something, or has it in a form that cannot be read"),
     "duplicate-image-id": ("error", "image id used before"),
     "duplicate-annotation-id": ("error", "annotation id used before"),
     "duplicate-category-id": ("error", "category id used before"),
@@ -24,31 +25,54 @@ KINDS = {
     "truncated-image": ("error", "image file is cut off or damaged"),
     "wrong-size": ("error", "image has another size than the annotation file says"),
     "exif-size": ("error", "annotations belong to the image as stored, readers turn it by its EXIF tag"),
-    "16-bit-image": ("error", "more than 8 bits per channel: readers clip them"),
     "box-not-finite": ("error", "box with NaN or infinity"),
-    "box-without-area": ("error", "box with zero or negative width or height"),
-    "box-outside": ("error", "box lies outside its image"),
+    "only-crowds": ("error", "class with crowd regions alone, which are neither trained on nor evaluated"),
     "duplicate-box": ("error", "box of the same class within 1 px of another"),
-    "malformed-mask": ("error", "segmentation that is neither polygons nor a run-length code"),
-    "polygon-too-short": ("error", "polygon with fewer than 3 points, or half a point"),
-    "rle-size": ("error", "run-length mask has another size than its image"),
-    "keypoints-length": ("error", "keypoints are not [x, y, visibility] for each of the category's"),
+    "box-without-area": ("warning", "box with zero or negative width or height: the object is left out"),
+    "box-outside": ("warning", "box lies outside its image: the object is left out"),
+    "malformed-mask": ("warning", "segmentation that is neither polygons nor a run-length code: the mask is left out"),
+    "polygon-too-short": ("warning", "polygon with fewer than 3 points, or half a point: it is left out"),
+    "rle-size": ("warning", "run-length mask has another size than its image: the mask is left out"),
+    "keypoints-length": (
+        "warning",
+        "keypoints are not [x, y, visibility] for each of the category's: they are left out",
+    ),
+    "ignore": ("warning", "object marked ignore: neither trained on nor counted, as a crowd region"),
+    "other-form": ("warning", "value in another form than COCO's, read all the same"),
+    "box-from-mask": ("warning", "annotation without a box, which is taken from its mask"),
+    "missing-id": ("warning", "annotation without an id, which gets a new one"),
+    "missing-size": ("warning", "image without a size, which is read from its file"),
     "box-partly-outside": ("warning", "box reaches more than 1 px outside its image"),
     "near-duplicate-box": ("warning", "box of the same class nearly covers another"),
-    "empty-mask": ("warning", "segmentation without points or pixels"),
+    "empty-mask": ("warning", "no mask, where others have one: not in the loss of masks"),
     "mask-off-box": ("warning", "mask's bounding box is clearly another than the box"),
     "keypoints-visibility": ("warning", "keypoint visibility is not 0, 1 or 2"),
     "keypoints-outside": ("warning", "labelled keypoints outside the image"),
-    "missing-area": ("warning", "annotation without area, which COCO evaluation needs"),
+    "missing-area": ("warning", "annotation without area: that of its mask, else of its box, is taken"),
+    "duplicate-category-name": ("warning", "category of the name of another: it is told apart by its id"),
+    "unused-root": ("warning", "category without annotations, of supercategory none: a class of its own all the same"),
     "exif-rotation": ("warning", "some readers turn the image by its EXIF tag, others do not"),
     "cmyk-image": ("warning", "colours for print: readers convert them differently"),
+    "16-bit-image": ("warning", "more than 8 bits per channel: scaled to 8"),
     "identical-images": ("warning", "same image file in two annotation files"),
     "near-duplicate-images": ("warning", "nearly the same picture in two annotation files"),
+    "no-annotations": ("note", "annotation file without annotations: to predict on alone"),
+    "no-masks": ("note", "no object has a mask: MODEL.MASK_ON False would be right"),
     "grey-image": ("note", "grey image, read as three equal channels"),
     "unlabelled-image": ("note", "image without annotations"),
     "class-not-labelled": ("note", "labelled image without a class that nearly all others have"),
     "unusual-size": ("note", "box of a very unusual size for its class: another class?"),
 }
+# What of an entry is not used because of the problem.
+LEFT_OUT = {
+    "box-without-area": "objects",
+    "box-outside": "objects",
+    "malformed-mask": "masks",
+    "polygon-too-short": "polygons",
+    "rle-size": "masks",
+    "keypoints-length": "keypoints",
+}
+MAX_NAMED = 3  # examples in a message
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,42 @@ class Problem:
     @property
     def severity(self) -> str:
         return KINDS[self.kind][0]
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """One kind of problem of any number of entries, without a text for each.
+
+    Args:
+        index: the entries' places in the list ``section``; empty for the file as a whole.
+        describe: what is wrong with the entry at such a place, and what would be right.
+    """
+
+    kind: str
+    section: str
+    index: np.ndarray
+    describe: Callable[[int], str]
+
+    def __len__(self) -> int:
+        return max(len(self.index), not self.section)
+
+    @property
+    def is_error(self) -> bool:
+        return KINDS[self.kind][0] == "error"
+
+    def to_problems(self) -> list[Problem]:
+        if not self.section:
+            return [Problem(self.kind, self.describe(-1))]
+        return [Problem(self.kind, self.describe(place), self.section, place) for place in self.index.tolist()]
+
+    def summarize(self, total: int) -> str:
+        """One line: how many of ``total`` entries, what is wrong with them, and examples."""
+        if not self.section:
+            return self.describe(-1)
+        examples = "; ".join(
+            f"{self.section}[{place}]: {self.describe(place)}" for place in self.index[:MAX_NAMED].tolist()
+        )
+        return f"{len(self.index)} of {total} {self.section}: {KINDS[self.kind][1]} ({examples})"
 
 
 def count_kinds(problems: Sequence[Problem]) -> Counter[str]:
