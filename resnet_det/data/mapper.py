@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ from torch.nn import functional as F
 from resnet_det.data.augmentation import build_augmentations
 from resnet_det.data.copy_paste import choose_objects, paste_objects
 from resnet_det.data.fast_mapper import FastDatasetMapper
+from resnet_det.data.missing_labels import CompletingMapper, Mapper
 from resnet_det.data.serialized import serialize
 from resnet_det.errors import InputError
-
-Mapper = Callable[[dict[str, Any]], dict[str, Any]]
 
 MAPPERS = {"detectron2": DatasetMapper, "fast": FastDatasetMapper}
 
@@ -42,14 +41,24 @@ def build_mapper(cfg: CfgNode, is_train: bool, sources: Sequence[dict[str, Any]]
         arguments["recompute_boxes"] = False
     mapper = MAPPERS[data.MAPPER](**arguments)
     if pastes:
-        return CopyPasteMapper(
+        mapper = CopyPasteMapper(
             mapper,
             sources,
             prob=data.COPY_PASTE.PROB,
             max_objects=data.COPY_PASTE.MAX_OBJECTS,
             keep_masks=cfg.MODEL.MASK_ON,
         )
-    return TightBoxMapper(mapper) if jitters else mapper
+    elif jitters:
+        mapper = TightBoxMapper(mapper)
+    return complete_labels(cfg, mapper) if is_train else mapper
+
+
+def complete_labels(cfg: CfgNode, mapper: Mapper) -> Mapper:
+    """``mapper`` for objects of which some have no mask or no keypoints."""
+    num_keypoints = cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS if cfg.MODEL.KEYPOINT_ON else 0
+    if not (cfg.MODEL.MASK_ON or num_keypoints):
+        return mapper
+    return CompletingMapper(mapper, masks=cfg.MODEL.MASK_ON, num_keypoints=num_keypoints)
 
 
 def find_sources(dicts: Sequence[dict[str, Any]]) -> np.ndarray:

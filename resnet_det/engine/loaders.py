@@ -9,8 +9,9 @@ from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
 from resnet_det.data.dicts import load_dataset_dicts
+from resnet_det.data.fit import needed_tasks
 from resnet_det.data.loader import ListLoader, category_repeat_factors, make_train_loader
-from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
+from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper, complete_labels
 from resnet_det.data.serialized import SerializedDicts
 
 
@@ -25,6 +26,7 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        tasks=needed_tasks(cfg),
     )
     factors = None
     if cfg.DATALOADER.SAMPLER_TRAIN == "RepeatFactorTrainingSampler":
@@ -70,7 +72,7 @@ def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
         use_keypoint=cfg.MODEL.KEYPOINT_ON,
         instance_mask_format=cfg.INPUT.MASK_FORMAT,
     )
-    return _make_test_loader(cfg, name, mapper)
+    return _make_test_loader(cfg, name, complete_labels(cfg, mapper))
 
 
 def load_test_dicts(cfg: CfgNode, name: str) -> SerializedDicts:
@@ -78,7 +80,8 @@ def load_test_dicts(cfg: CfgNode, name: str) -> SerializedDicts:
     proposal_files = None
     if cfg.MODEL.LOAD_PROPOSALS:
         proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[list(cfg.DATASETS.TEST).index(name)]]
-    return load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+    tasks = needed_tasks(cfg)
+    return load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files, tasks=tasks)
 
 
 def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:

@@ -37,6 +37,7 @@ from resnet_det.engine.weights import load_initial_weights
 from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.errors import InputError
 from resnet_det.evaluation import build_evaluator, write_results
+from resnet_det.modeling.missing_masks import ignore_missing_masks_
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Trainer(DefaultTrainer):
         if train.DETERMINISTIC:
             use_deterministic_algorithms()
         model = self.build_model(cfg)
+        ignore_missing_masks_(model)
         if train.COMPILE:
             compile_backbone_(model)
         optimizer = self.build_optimizer(cfg, model)
