@@ -20,9 +20,10 @@ from detectron2.utils import comm
 
 from resnet_det.data.coco import CocoData, judge_content, read_coco
 from resnet_det.data.coco_json import treats_crowds_as_objects
-from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
+from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.limits import find_limit_cost, resolve_limit
 from resnet_det.evaluation.text import format_classes, format_metrics
 
 logger = logging.getLogger(__name__)
@@ -43,16 +44,18 @@ class FastCOCOEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         *,
         kpt_oks_sigmas: Sequence[float] = (),
+        max_detections: int | None = None,
     ) -> None:
         """
         Args:
             tasks: of "bbox", "segm", "keypoints"; those that the predictions have, if not given.
             distributed: collect the predictions of all processes, and evaluate in the first.
             output_dir: where coco_instances_results.json and instances_predictions.pth go.
+            max_detections: of an image and class that count; None: COCO's limit.
         """
         self.dataset_name, self.tasks = dataset_name, tasks
         self.distributed, self.output_dir = distributed, output_dir
-        self.kpt_oks_sigmas = kpt_oks_sigmas
+        self.kpt_oks_sigmas, self.max_detections = kpt_oks_sigmas, max_detections
         self.reset()
 
     def reset(self) -> None:
@@ -112,10 +115,18 @@ class FastCOCOEvaluator(DatasetEvaluator):
         evaluated: OrderedDict[str, dict[str, float]] = OrderedDict()
         for task in self.tasks or find_tasks(results):
             if not len(detections):
-                logger.warning("The model found nothing in %s: %s AP is NaN", self.dataset_name, task)
-                evaluated[task] = dict.fromkeys(METRICS[task], float("nan"))
+                logger.warning("The model found nothing in %s: %s AP is 0", self.dataset_name, task)
+            if not truth.has(task):
+                logger.warning("No object of %s has anything for %s: its AP is NaN", self.dataset_name, task)
+                evaluated[task] = dict.fromkeys(metric_names(task, self.max_detections), float("nan"))
                 continue
-            evaluation = run_coco_evaluation(truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas)
+            limit = resolve_limit(task, self.max_detections)
+            evaluation = run_coco_evaluation(
+                truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas, max_detections=limit
+            )
+            cost = find_limit_cost(truth.for_task(task), limit)
+            if cost:
+                logger.warning("%s, %s: %s", self.dataset_name, task, cost)
             metrics = read_metrics(evaluation)
             classes = tabulate_classes(evaluation, truth, detections)
             logger.info("Evaluation results for %s:\n%s", task, format_metrics(metrics))

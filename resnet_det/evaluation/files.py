@@ -16,6 +16,7 @@ from resnet_det.data.coco import read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.analysis import Analysis, analyze
 from resnet_det.evaluation.bootstrap import NUM_DRAWS
+from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.comparison import Comparison, compare
 from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
@@ -43,6 +44,7 @@ def evaluate_files(
     kpt_oks_sigmas: Sequence[float] = (),
     num_draws: int = NUM_DRAWS,
     crowd_as_objects: bool = False,
+    max_detections: int | None = None,
 ) -> tuple[list[Analysis], list[Comparison]]:
     """Evaluate detections in COCO's result format.
 
@@ -53,6 +55,7 @@ def evaluate_files(
         compare_with: the results of another run on the same images.
         facts, config: for the report: what is known of the run, and its config.
         crowd_as_objects: crowd regions are ordinary objects.
+        max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
 
     Returns:
         The analysis of each kind of evaluation, and its comparison with the other run.
@@ -69,12 +72,19 @@ def evaluate_files(
         paths.append(compare_with)
         runs.append(read_detections(compare_with, truth, iou_types))
     by_type = [
-        analyze(truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws) for iou_type in iou_types
+        analyze(
+            truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws, max_detections=max_detections
+        )
+        for iou_type in iou_types
     ]
     analyses = [of_runs[0] for of_runs in by_type]
+    for analysis in analyses:
+        if analysis.limit_cost:
+            logger.warning("%s: %s", analysis.iou_type, analysis.limit_cost)
     comparisons = [compare(truth, (runs[0], runs[1]), (a, b)) for a, b in by_type] if compare_with else []
     if output is not None:
-        known = _describe_files(truth, annotations, paths, runs) | dict(facts or {}) | describe_software()
+        known = _describe_files(truth, annotations, paths, runs) | _describe_rules(truth, analyses, kpt_oks_sigmas)
+        known |= dict(facts or {}) | describe_software()
         output.mkdir(parents=True, exist_ok=True)
         write_numbers(analyses, known, output / "evaluation.json")
         gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
@@ -116,11 +126,11 @@ def read_detections(results: Path, truth: GroundTruth, iou_types: Sequence[str] 
     """What a detector found on the images of ``truth``.
 
     Raises:
-        InputError: see :func:`~resnet_det.evaluation.results_check.read_results`; or there is nothing.
+        InputError: see :func:`~resnet_det.evaluation.results_check.read_results`.
     """
     detections = make_detections(read_results(results, truth, iou_types), truth)
     if not len(detections):
-        raise InputError(f"{results}: it has no detections")
+        logger.warning("%s: it has no detections: AP is 0", results)
     return detections
 
 
@@ -160,6 +170,19 @@ def _describe_files(
     facts = {"annotations": f"{annotations} ({truth.usage}), sha256 {hash_file(annotations)}"}
     for name, path, run in zip(("results", "other results"), results, runs, strict=False):
         facts[name] = f"{path} ({len(run):,} detections), sha256 {hash_file(path)}"
+    return facts
+
+
+def _describe_rules(
+    truth: GroundTruth, analyses: Sequence[Analysis], kpt_oks_sigmas: Sequence[float]
+) -> dict[str, str]:
+    """What the numbers depend on besides the files."""
+    facts = {}
+    for analysis in analyses:
+        cost = f"; {analysis.limit_cost}" if analysis.limit_cost else ""
+        facts[f"limit, {analysis.iou_type}"] = f"{analysis.max_detections} detections of an image and class{cost}"
+    if any(analysis.iou_type == "keypoints" for analysis in analyses):
+        facts["sigmas"] = ", ".join(f"{sigma:g}" for sigma in resolve_sigmas(truth, kpt_oks_sigmas))
     return facts
 
 

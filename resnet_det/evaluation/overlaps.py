@@ -9,6 +9,7 @@ from typing import Any
 import hotcoco
 import numpy as np
 
+from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
 
@@ -33,6 +34,7 @@ def compute_overlaps(
 ) -> Overlaps:
     """Overlaps of all detections, by the rules of COCO's evaluation of that ``iou_type``."""
     truth = truth.for_task(iou_type)
+    sigmas = resolve_sigmas(truth, kpt_oks_sigmas) if iou_type == "keypoints" else ()
     by_image_dt = _group(detections.image, len(truth.images))
     by_image_gt = _group(truth.image, len(truth.images))
     boxes = detections.box() if iou_type == "bbox" else None
@@ -51,7 +53,7 @@ def compute_overlaps(
             )
         else:
             objects = [{**truth.annotations[i], "bbox": truth.box[i], "area": truth.area[i]} for i in gt]
-            iou = compute_oks([detections.rows[i] for i in dt], objects, kpt_oks_sigmas)
+            iou = compute_oks([detections.rows[i] for i in dt], objects, sigmas)
         row, column = np.nonzero(iou >= MIN_OVERLAP)
         parts.append((dt[row], gt[column], iou[row, column]))
     return Overlaps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -75,7 +77,7 @@ def compute_oks(
     Source: https://cocodataset.org/#keypoints-eval and pycocotools' computeOks.
     """
     found = np.array([row["keypoints"] for row in detections], dtype=float).reshape(len(detections), -1, 3)
-    sigmas = np.asarray(sigmas if len(sigmas) else hotcoco.Params("keypoints").kpt_oks_sigmas)
+    sigmas = np.asarray(sigmas)
     similarity = np.empty((len(detections), len(annotations)))
     for column, annotation in enumerate(annotations):
         points = np.reshape(annotation["keypoints"], (-1, 3)).astype(float)

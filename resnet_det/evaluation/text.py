@@ -53,8 +53,20 @@ def format_analysis(analysis: Analysis) -> str:
             format_metrics(analysis.metrics),
             tabulate(rows, headers, floatfmt=formats, missingval="-"),
             tabulate(costs, ("error", "AP50 lost", "number", "what it is"), floatfmt=".1f"),
+            *describe_limit(analysis),
         ]
     )
+
+
+def describe_limit(analysis: Analysis) -> list[str]:
+    """What the limit of detections costs, in words; nothing where it costs nothing."""
+    lines = [str(analysis.limit_cost)] if analysis.limit_cost else []
+    if analysis.errors.beyond_limit:
+        lines.append(
+            f"Of the missed objects {analysis.errors.beyond_limit:,} are found by detections beyond the limit of "
+            f"{analysis.max_detections}"
+        )
+    return lines
 
 
 def format_comparison(comparison: Comparison) -> str:

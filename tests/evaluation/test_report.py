@@ -200,7 +200,6 @@ def test_an_image_that_is_not_there_is_left_out_of_the_gallery(tmp_path, caplog)
     ("change", "options", "message"),
     [
         (lambda content, _: content.pop("categories"), {}, r"annotations.json: not in COCO format: no list under cat"),
-        (lambda _, results: results.clear(), {}, r"results.json: it has no detections"),
         (lambda content, _: content["annotations"].clear(), {}, r"annotations.json: it has no annotations"),
         (lambda *_: None, {"images": "no"}, r"annotations.json: no image folder no"),
         (

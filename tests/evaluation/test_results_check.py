@@ -42,18 +42,21 @@ WRONG = {
         lambda rows: change(rows, image_id=lambda row: row["image_id"] + 100_000),
         r"of another data set: 600 of 600 results are for images that are not among the 30 of the annotations",
     ),
-    "ids as text": (
-        lambda rows: change(rows, image_id=lambda row: str(row["image_id"])),
-        r"image_id is a str, such as '\d+', where the annotations have a int, such as \d+",
+    "a list as category": (
+        lambda rows: change(rows, category_id=lambda row: [row["category_id"]]),
+        r"600 of 600 results have a category_id that is no id \(the first: number 0, counted from 0, category_id \[",
     ),
+    "box of three numbers": (
+        lambda rows: [rows[0] | {"bbox": [1, 2, 3]}, *rows[1:]],
+        r"1 of 600 results has a bbox that is not \[x, y, width, height\] \(the first: number 0, .*bbox \[1, 2, 3\]",
+    ),
+    "box of null": (lambda rows: [rows[0] | {"bbox": None}, *rows[1:]], r"1 of 600 .* bbox None\)"),
+    "box as text": (lambda rows: [*rows[:3], rows[3] | {"bbox": "1 2 3 4"}], r"1 of 4 .*number 3, .* bbox 1 2 3 4\)"),
     "NaN": (
         lambda rows: [*rows[:4], rows[4] | {"score": float("nan")}, *rows[5:]],
         r"1 of 600 results has a score that is no finite number \(the first: number 4, counted from 0, score nan\)",
     ),
-    "score as text": (
-        lambda rows: change(rows, score=lambda row: str(row["score"])),
-        r"600 of 600 results have a score",
-    ),
+    "score as words": (lambda rows: change(rows, score=lambda _: "high"), r"600 of 600 results have a score"),
     "corners": (lambda rows: change(rows, bbox=corners), r"bbox as corners \[x1, y1, x2, y2\]: read as \[x, y, width"),
     "fractions": (
         lambda rows: change(rows, bbox=lambda row: (np.array(row["bbox"]) / [640, 480, 640, 480]).tolist()),
@@ -106,6 +109,44 @@ def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
     with pytest.raises(InputError, match=message) as error:
         read_results(path, make_ground_truth(judge_content(content)), ["bbox"])
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"image_id": lambda row: str(row["image_id"])}, "in 600 of 600, image_id is a str"),
+        ({"image_id": lambda row: f"{row['image_id']:012d}"}, "image_id is the name of an image file"),
+        ({"image_id": lambda row: f"{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
+        ({"category_id": lambda row: str(row["category_id"])}, "category_id is a str"),
+        ({"category_id": lambda row: float(row["category_id"])}, None),
+        ({"score": lambda row: str(row["score"])}, "score is not made of numbers"),
+        ({"bbox": lambda row: list(map(str, row["bbox"]))}, "bbox is not made of numbers"),
+    ],
+)
+def test_results_in_another_form_are_read_all_the_same(sound, changes, text, tmp_path, caplog):
+    content, results = copy.deepcopy(sound)
+    for image in content["images"]:
+        image["file_name"] = f"{image['id']:012d}.jpg"
+    truth = make_ground_truth(judge_content(content))
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(results, **changes)))
+    rows = read_results(path, truth, ["bbox"])
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [
+        (row["image_id"], row["category_id"]) for row in results
+    ]
+    np.testing.assert_allclose([row["score"] for row in rows], [row["score"] for row in results])
+    assert text is None or text in caplog.text
+
+
+def test_categories_whose_ids_are_texts_are_known_by_them(sound, tmp_path):
+    content, results = copy.deepcopy(sound)
+    for entry in (*content["annotations"], *results):
+        entry["category_id"] = f"class {entry['category_id']}"
+    for category in content["categories"]:
+        category["id"] = f"class {category['id']}"
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert read_results(path, make_ground_truth(judge_content(content)), ["bbox"]) == results
 
 
 def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_they_lie_on(sound):
