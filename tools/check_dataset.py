@@ -11,10 +11,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from resnet_det.data.clean import make_output_folder, write_clean_sets
+from resnet_det.data.clean import write_clean_sets
 from resnet_det.data.coco.problems import count_errors, format_counts, format_problems
 from resnet_det.data.inspection import inspect_sets
 from resnet_det.errors import InputError
+from resnet_det.outputs import make_new_folder
 
 
 def main() -> int:
@@ -50,7 +51,8 @@ def main() -> int:
         parser.error(f"{len(args.annotations)} --annotations, but {len(args.images)} --images; each needs the other")
     try:
         if args.fix:
-            make_output_folder(args.fix)  # before time is spent on the inspection
+            # New, for writing over a hard link would change the original; and before time is spent on the inspection.
+            make_new_folder(args.fix, flag="--fix")
         pairs = list(zip(args.annotations, args.images, strict=True))
         sets = inspect_sets(pairs, workers=args.workers, crowd_as_objects=args.crowd_as_objects)
         for one in sets:

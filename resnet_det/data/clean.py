@@ -19,7 +19,6 @@ from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
 from resnet_det.data.inspect_boxes import clip_boxes
 from resnet_det.data.inspection import InspectedSet, inspect_data
-from resnet_det.errors import InputError
 
 DROPPED = {
     "malformed-entry",
@@ -51,17 +50,6 @@ NORMALISED = {
 }
 REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image"}
 _FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "BMP": "BMP", "TIFF": "TIFF", "WEBP": "WEBP", "PPM": "PPM"}  # others: PNG
-
-
-def make_output_folder(folder: Path) -> None:
-    """Make the folder for cleaned copies. It must be new: writing over a hard link would change the original.
-
-    Raises:
-        InputError: there is something in it.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"--fix {folder}: is there, and not an empty folder; name a new one")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def write_clean_sets(sets: Sequence[InspectedSet], folder: Path, *, crowd_as_objects: bool = False) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 from resnet_det.data.coco import judge_content
 from resnet_det.data.image_files import check_images
 from resnet_det.errors import InputError
+from resnet_det.outputs import OutputFolder
 
 MAX_LISTED = 10  # problems listed in a message
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -53,7 +54,7 @@ def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str 
     """Write ``<folder>/<split>.json`` for each split, all or none.
 
     Raises:
-        InputError: a split has problems; the first ones are listed, and nothing is written.
+        InputError: a file is there already; or a split has problems; the first ones are listed, and nothing is written.
     """
     problems = [problem for split in splits for problem in split.problems]
     contents = [to_coco(split.images, class_names) for split in splits]
@@ -66,8 +67,8 @@ def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str 
         more = [f"and {len(problems) - MAX_LISTED} more"] if len(problems) > MAX_LISTED else []
         raise InputError.from_problems(f"problems: {len(problems)}; nothing written", problems[:MAX_LISTED] + more)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{split.name}.json" for split in splits]
+    files = OutputFolder(folder)
+    paths = [files.claim(f"{split.name}.json") for split in splits]
     with tempfile.TemporaryDirectory(prefix=".coco-", dir=folder) as work:
         for path, content in zip(paths, contents, strict=True):
             Path(work, path.name).write_text(json.dumps(content))

@@ -51,6 +51,7 @@ def write_run_reports(cfg: CfgNode, weights: Path | None) -> None:
                 kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
                 crowd_as_objects=cfg.RESNET_DET.DATA.CROWD_AS_OBJECTS,
                 max_detections=find_max_detections(cfg),
+                overwrite=True,
             )
         except InputError as error:
             logger.warning("No report.html for %s: %s", name, error)

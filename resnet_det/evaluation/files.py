@@ -23,10 +23,12 @@ from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_tr
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
 from resnet_det.evaluation.report import render_report, write_numbers
 from resnet_det.evaluation.results_check import find_iou_types, read_results
+from resnet_det.outputs import OutputFolder
 from resnet_det.visualization.gallery import Picture
 
 logger = logging.getLogger(__name__)
 
+REPORT_NAMES = ("evaluation.json", "report.html")
 MAX_DIFFERENCES = 12
 _PACKAGES = ("detectron2", "torch", "hotcoco", "numpy")
 
@@ -45,6 +47,7 @@ def evaluate_files(
     num_draws: int = NUM_DRAWS,
     crowd_as_objects: bool = False,
     max_detections: int | None = None,
+    overwrite: bool = False,
 ) -> tuple[list[Analysis], list[Comparison]]:
     """Evaluate detections in COCO's result format.
 
@@ -56,6 +59,7 @@ def evaluate_files(
         facts, config: for the report: what is known of the run, and its config.
         crowd_as_objects: crowd regions are ordinary objects.
         max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
+        overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
     Returns:
         The analysis of each kind of evaluation, and its comparison with the other run.
@@ -63,6 +67,8 @@ def evaluate_files(
     Raises:
         InputError: a file cannot be used; see :func:`~resnet_det.evaluation.results_check.check_results`.
     """
+    if output is not None:
+        OutputFolder(output, () if overwrite else REPORT_NAMES)  # before time is spent
     truth = read_truth(annotations, images, crowd_as_objects=crowd_as_objects)
     _check_annotations(truth, iou_types, annotations)
     runs = [read_detections(results, truth, iou_types)]
@@ -85,7 +91,6 @@ def evaluate_files(
     if output is not None:
         known = _describe_files(truth, annotations, paths, runs) | _describe_rules(truth, analyses, kpt_oks_sigmas)
         known |= dict(facts or {}) | describe_software()
-        output.mkdir(parents=True, exist_ok=True)
         write_numbers(analyses, known, output / "evaluation.json")
         gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
         page = render_report(

@@ -25,12 +25,15 @@ from resnet_det.evaluation.bootstrap import NUM_DRAWS
 from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
 from resnet_det.evaluation.report import without_nan
 from resnet_det.evaluation.results_check import find_iou_types
+from resnet_det.outputs import OutputFolder
 from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
 from resnet_det.tradeoff.cost import count_weights, measure_costs
 from resnet_det.tradeoff.learning import read_curves
 from resnet_det.tradeoff.page import render_tradeoff
 from resnet_det.tradeoff.tradeoff import Tradeoff, summarize
 from resnet_det.tradeoff.verdict import Verdict, find_verdict
+
+OUTPUT_NAMES = ("tradeoff.json", "tradeoff.html")
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ def compare_runs(
     """
     if num_images < 1:
         raise InputError(f"--images {num_images}: 1 or more")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates, test_set = read_runs(folders, device=measuring.device, opts=opts)
     models = [load_candidate(candidate) for candidate in candidates]
     accuracies, facts = _measure_accuracies(candidates, test_set, num_draws)
@@ -118,7 +121,7 @@ def compare_configs(
     """
     if min(input_size) < MIN_SIZE:
         raise InputError(f"--input-size {input_size[0]} {input_size[1]}: {MIN_SIZE} pixels or more each")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates = read_configs(files, depths, device=measuring.device, opts=opts)
     detectors = {}
     for candidate in candidates:
@@ -141,17 +144,6 @@ def write_tradeoff(tradeoff: Tradeoff, output: Path) -> Verdict:
     (output / "tradeoff.json").write_text(numbers + "\n", encoding="utf-8")
     (output / "tradeoff.html").write_text(render_tradeoff(tradeoff, verdict), encoding="utf-8")
     return verdict
-
-
-def make_folder(path: Path) -> None:
-    """
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path}: {error.strerror}") from None
 
 
 def _measure_accuracies(

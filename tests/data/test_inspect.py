@@ -15,10 +15,11 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from resnet_det.data import judge_content
-from resnet_det.data.clean import clean_content, make_output_folder, make_rgb, write_clean_sets
+from resnet_det.data.clean import clean_content, make_rgb, write_clean_sets
 from resnet_det.data.coco.problems import KINDS, Problem, count_errors, format_counts, format_problems
 from resnet_det.data.inspection import inspect_data, inspect_sets
 from resnet_det.errors import InputError
+from resnet_det.outputs import make_new_folder
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_a_cleaned_copy_has_no_errors_and_the_originals_stay(sets, tmp_path):
     inspected = inspect_sets(sets)
     assert count_errors(inspected[0].problems) == 15
     out = tmp_path / "clean"
-    make_output_folder(out)
+    make_new_folder(out)
     lines = list(write_clean_sets(inspected, out))
     cleaned = [(out / path.name, out / "images" / folder.name) for path, folder in sets]
     again = inspect_sets(cleaned)
@@ -143,7 +144,7 @@ def test_sets_of_the_same_names_are_kept_apart(tmp_path):
 def test_a_folder_in_use_is_no_place_for_cleaned_copies(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(InputError, match="not an empty folder; name a new one"):
-        make_output_folder(tmp_path)
+        make_new_folder(tmp_path)
 
 
 def test_unusual_labels_are_noted(made_sets):

@@ -250,13 +250,13 @@ def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path,
     for arguments, line in (
         (
             ["voc", voc],
-            f"{tmp_path}/out/train.json {voc}/JPEGImages: 2 images, 2 objects\n        1 cat\n        1 dog\n",
+            f"{tmp_path}/voc_out/train.json {voc}/JPEGImages: 2 images, 2 objects\n        1 cat\n        1 dog\n",
         ),
         (
             ["yolo", yolo],
-            f"{tmp_path}/out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
+            f"{tmp_path}/yolo_out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
         ),
     ):
-        run = run_tool_here("prepare_dataset.py", *arguments, "--output", tmp_path / "out")
+        run = run_tool_here("prepare_dataset.py", *arguments, "--output", tmp_path / f"{arguments[0]}_out")
         assert run.returncode == 0, run.stderr
         assert line in run.stdout
