@@ -22,12 +22,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One object: its class, box [x, y, width, height] and polygon [x0, y0, ...] in pixels, and COCO's ``iscrowd``."""
+    """One object: its class, box [x, y, width, height], polygon [x0, y0, ...] and keypoints [x, y, visibility, ...] in
+    pixels, and COCO's ``iscrowd``."""
 
     class_name: str
     box: tuple[float, float, float, float]
     polygon: tuple[float, ...] = ()
     is_crowd: bool = False
+    keypoints: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -42,22 +44,53 @@ class LabelledImage:
 
 @dataclass
 class Split:
-    """The images of one split, and everything that is wrong with its files."""
+    """The images of one split, and everything that is wrong with its files.
+
+    Args:
+        problems: what keeps the split from being used.
+        left_out: lines or objects that cannot be read, and are left out.
+        mended: what was mended, and how often.
+        notes: what else is to be said.
+    """
 
     name: str
     image_folder: Path
     images: list[LabelledImage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    mended: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_objects(self) -> int:
+        return sum(len(image.objects) for image in self.images)
 
 
-def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str | os.PathLike[str]) -> list[Path]:
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set in their order, and the names of the keypoints, if objects have any."""
+
+    names: list[str]
+    keypoints: list[str] = field(default_factory=list)
+
+
+def write_coco(
+    splits: Sequence[Split], classes: Classes, folder: str | os.PathLike[str], *, strict: bool = False
+) -> list[Path]:
     """Write ``<folder>/<split>.json`` for each split, all or none.
+
+    Args:
+        strict: lines and objects that are left out are problems, too. They are so anyway where they are more than the
+            objects that can be read: then it is another format.
 
     Raises:
         InputError: a file is there already; or a split has problems; the first ones are listed, and nothing is written.
     """
     problems = [problem for split in splits for problem in split.problems]
-    contents = [to_coco(split.images, class_names) for split in splits]
+    for split in splits:
+        if strict or len(split.left_out) > split.num_objects:
+            problems += split.left_out
+    contents = [to_coco(split.images, classes) for split in splits]
     for split, content in zip(splits, contents, strict=True):
         if not split.problems:
             data = judge_content(content, split.image_folder)
@@ -77,9 +110,9 @@ def write_coco(splits: Sequence[Split], class_names: Sequence[str], folder: str 
     return paths
 
 
-def to_coco(images: Sequence[LabelledImage], class_names: Sequence[str]) -> dict[str, Any]:
+def to_coco(images: Sequence[LabelledImage], classes: Classes) -> dict[str, Any]:
     """The content of a COCO annotation file. Ids start at 1; areas are those of the polygons, else of the boxes."""
-    category_ids = {name: index for index, name in enumerate(class_names, start=1)}
+    category_ids = {name: index for index, name in enumerate(classes.names, start=1)}
     annotations = []
     for image_id, image in enumerate(images, start=1):
         for item in image.objects:
@@ -91,15 +124,32 @@ def to_coco(images: Sequence[LabelledImage], class_names: Sequence[str]) -> dict
                 "area": polygon_area(item.polygon) if item.polygon else item.box[2] * item.box[3],
                 "iscrowd": int(item.is_crowd),
             }
-            annotations.append(annotation | ({"segmentation": [list(item.polygon)]} if item.polygon else {}))
+            if item.polygon:
+                annotation["segmentation"] = [list(item.polygon)]
+            if item.keypoints:
+                annotation["keypoints"] = list(item.keypoints)
+                annotation["num_keypoints"] = sum(visibility > 0 for visibility in item.keypoints[2::3])
+            annotations.append(annotation)
     return {
         "images": [
             {"id": image_id, "file_name": image.file_name, "height": image.height, "width": image.width}
             for image_id, image in enumerate(images, start=1)
         ],
         "annotations": annotations,
-        "categories": [{"id": index, "name": name} for name, index in category_ids.items()],
+        "categories": [
+            {"id": index, "name": name} | ({"keypoints": classes.keypoints} if classes.keypoints else {})
+            for name, index in category_ids.items()
+        ],
     }
+
+
+def describe_losses(split: Split) -> list[str]:
+    """What was left out, mended, and else is to be said of a split, line by line."""
+    lines = [f"{count} {what}" for what, count in split.mended.items()]
+    if split.left_out:
+        lines.append(f"{len(split.left_out)} left out, such as {split.left_out[0]}")
+        lines += [f"  {one}" for one in split.left_out[1:MAX_LISTED]]
+    return lines + split.notes[:MAX_LISTED]
 
 
 def count_objects(split: Split, class_names: Sequence[str]) -> dict[str, int]:

@@ -1,59 +1,101 @@
-"""Data sets in YOLO's layout: images/ and labels/ with a text file for each image, and data.yaml."""
+"""Data sets in YOLO's layouts: images and label files, and data.yaml, classes.txt or obj.names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from resnet_det.data.image_size import read_image_size
-from resnet_det.data.labels import IMAGE_SUFFIXES, LabelledImage, LabelledObject, Split
+from resnet_det.data.labels import IMAGE_SUFFIXES, Classes, LabelledImage, Split
+from resnet_det.data.yolo_lines import read_labels
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")
-BOX_NUMBERS = 4
-MIN_POLYGON_NUMBERS = 6
+SPLIT_KEYS = {"val": ("val", "valid", "validation")}
+NAME_FILES = ("classes.txt", "obj.names")  # Label Studio's and labelImg's, darknet's
+PAIR = 2
 
 
-def read_yolo(source: str | os.PathLike[str], class_names: Sequence[str] = ()) -> tuple[list[Split], list[str]]:
+@dataclass
+class _Source:
+    """What is known before the images are looked at: for each split its images, by their folder."""
+
+    classes: Classes
+    keypoint_shape: tuple[int, int] | None
+    splits: dict[str, list[Path]]  # image files
+    notes: list[str] = field(default_factory=list)
+
+
+def read_yolo(source: str | os.PathLike[str], class_names: Sequence[str] = ()) -> tuple[list[Split], Classes]:
     """Read all splits of a YOLO data set, and everything that is wrong with them.
 
-    Each line of a label file is ``class cx cy w h`` or, a polygon, ``class x0 y0 x1 y1 x2 y2 ...``, in shares of the
-    image's sides. An image without a label file has no objects. Boxes that reach outside the image are clipped.
+    Each line of a label file is ``class cx cy w h``; a polygon or an oriented box, ``class x0 y0 x1 y1 x2 y2 ...``; or,
+    where data.yaml has ``kpt_shape``, a box and its keypoints; all in shares of the image's sides. An image without a
+    label file has no objects.
 
     Args:
         source: data.yaml, the folder it is in, or a folder with images/ and labels/; its splits are the folders in
             images/, else all images are one split, "all".
-        class_names: the classes in their order, instead of those in data.yaml.
+        class_names: the classes in their order, instead of those in data.yaml, classes.txt or obj.names.
 
     Returns:
-        The splits and the class names.
+        The splits and the classes.
 
     Raises:
         InputError: it is no such data set, or the classes are not known.
     """
     source = Path(source)
     config = source / "data.yaml" if source.is_dir() else source
-    if config.is_file():
-        content = _read_yaml(config)
-        class_names = class_names or _names_of(content, config)
-        folders = _folders_of(content, config)
-    else:
-        if not (source / "images").is_dir():
-            raise InputError(f"{source}: neither data.yaml nor a folder images is there")
-        if not class_names:
-            raise InputError(f"{source}: no data.yaml; say the classes, in their order: --names")
-        parts = [path for path in sorted((source / "images").iterdir()) if path.is_dir()]
-        folders = {path.name: path for path in parts} or {"all": source / "images"}
-    return [_read_split(name, folder, class_names) for name, folder in folders.items()], list(class_names)
+    found = _read_config(config, class_names) if config.is_file() else _read_folder(source, class_names)
+    splits = [_read_split(name, images, found) for name, images in found.splits.items()]
+    splits[0].notes += found.notes
+    return splits, found.classes
+
+
+def _read_config(path: Path, class_names: Sequence[str]) -> _Source:
+    content = _read_yaml(path)
+    names = list(class_names) or _names_of(content, path)
+    shape = content.get("kpt_shape")
+    if shape is not None and not (isinstance(shape, list) and len(shape) == PAIR and shape[1] in (2, 3)):
+        raise InputError(f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] would be right")
+    keypoints = _name_keypoints(content, shape[0]) if shape else []
+    notes: list[str] = []
+    splits = {}
+    for name in SPLITS:
+        value = next((content[key] for key in SPLIT_KEYS.get(name, (name,)) if content.get(key)), None)
+        if value:
+            entries = value if isinstance(value, list) else [value]
+            if not all(isinstance(entry, str) for entry in entries):
+                raise InputError(f"{path}: {name} is {value!r}; folders of images, or lists of them, expected")
+            splits[name] = [image for entry in entries for image in _find_images(entry, name, content, path, notes)]
+    if not splits:
+        raise InputError(f"{path}: none of {', '.join(SPLITS)} is there")
+    return _Source(Classes(names, keypoints), tuple(shape) if shape else None, splits, list(dict.fromkeys(notes)))
+
+
+def _read_folder(source: Path, class_names: Sequence[str]) -> _Source:
+    folder = source / "images"
+    if not folder.is_dir():
+        raise InputError(f"{source}: neither data.yaml nor a folder images is there")
+    files = [source / name for name in NAME_FILES] + [source / "labels" / name for name in NAME_FILES]
+    file = next((file for file in files if file.is_file()), None)
+    names = list(class_names) or (_read_lines(file) if file else [])
+    if not names:
+        raise InputError(f"{source}: no data.yaml, {' or '.join(NAME_FILES)}; say the classes, in their order: --names")
+    parts = [path for path in sorted(folder.iterdir()) if path.is_dir()]
+    splits = {path.name: list_images(path) for path in parts} or {"all": list_images(folder)}
+    notes = [f"classes from {file}: {', '.join(names)}"] if file and not class_names else []
+    return _Source(Classes(names), None, splits, notes)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not a yaml file: {error}") from None
     if not isinstance(content, dict):
@@ -65,6 +107,10 @@ def _names_of(content: dict[str, Any], path: Path) -> list[str]:
     names = content.get("names")
     if isinstance(names, dict) and sorted(names) == list(range(len(names))):
         names = [names[index] for index in range(len(names))]
+    files = [path.parent / name for name in ([names] if isinstance(names, str) else []) + list(NAME_FILES)]
+    file = next((file for file in files if file.is_file()), None)
+    if not isinstance(names, list) and file is not None:
+        names = _read_lines(file)
     if not isinstance(names, list) or not names:
         raise InputError(f"{path}: names must be a list, or numbers from 0 on with their names; or say --names")
     if len(set(map(str, names))) < len(names):
@@ -72,103 +118,90 @@ def _names_of(content: dict[str, Any], path: Path) -> list[str]:
     return [str(name) for name in names]
 
 
-def _folders_of(content: dict[str, Any], path: Path) -> dict[str, Path]:
-    """The image folder of each split. Paths are relative to the key ``path``, and that to the yaml file."""
-    root = path.parent / (content.get("path") or "")
-    folders = {}
-    for name in SPLITS:
-        value = content.get(name)
-        if not value:
-            continue
-        if not isinstance(value, str):
-            raise InputError(f"{path}: {name} is {value!r}; one folder of images expected")
-        folder = root / value
-        if not folder.is_dir() and value.startswith("../"):  # Roboflow writes these for folders beside the file
-            folder = root / value.removeprefix("../")
-        if not folder.is_dir():
-            raise InputError(f"{path}: {name}: no folder {root / value}")
-        folders[name] = folder
-    if not folders:
-        raise InputError(f"{path}: none of {', '.join(SPLITS)} is there")
-    return folders
+def _name_keypoints(content: dict[str, Any], count: int) -> list[str]:
+    """The names of the keypoints; where there are none, ``flip_idx`` tells which ones a mirrored image swaps."""
+    named = content.get("kpt_names")
+    named = next(iter(named.values()), None) if isinstance(named, dict) else named
+    if isinstance(named, list) and len(named) == count:
+        return list(map(str, named))
+    names = [f"keypoint_{number + 1}" for number in range(count)]
+    flips = content.get("flip_idx")
+    if isinstance(flips, list) and sorted(map(str, flips)) == sorted(map(str, range(count))):
+        for place, other in enumerate(flips):
+            if place < other:
+                names[place], names[other] = f"left_{place + 1}", f"right_{place + 1}"
+    return names
 
 
-def _read_split(name: str, folder: Path, class_names: Sequence[str]) -> Split:
+def _read_lines(path: Path) -> list[str]:
+    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+
+
+def _find_images(value: str, split: str, content: dict[str, Any], path: Path, notes: list[str]) -> list[Path]:
+    """The images of a folder, or those that a text file lists.
+
+    Paths are relative to the key ``path``, and that to the yaml file; where there is no such thing, to the yaml file's
+    own folder, then to the working directory: ``path`` is often of another machine.
+    """
+    value = value.replace("\\", "/")
+    told = str(content.get("path") or "").replace("\\", "/")
+    roots = list(dict.fromkeys([path.parent / told, path.parent, Path.cwd()]))
+    candidates = [(root, root / one) for root in roots for one in (value, value.removeprefix("../"))]
+    root, target = next(((root, one) for root, one in candidates if one.exists()), (None, None))
+    if target is None or not (target.is_dir() or target.suffix == ".txt"):
+        raise InputError(f"{path}: {split}: no folder {roots[0] / value}, nor below {', '.join(map(str, roots[1:]))}")
+    if told and root != roots[0]:
+        notes.append(f"{path}: path: {told} has no {value}; that below {root} is taken")
+    if target.is_dir():
+        return list_images(target)
+    listed = [line.replace("\\", "/") for line in _read_lines(target)]
+    return [_find_listed(line, [target.parent, root, path.parent]) for line in listed]
+
+
+def _find_listed(line: str, roots: Sequence[Path]) -> Path:
+    """The image that a line of a list names; relative to the list, to ``path``, or to the yaml file."""
+    return next((root / line for root in roots if (root / line).is_file()), roots[0] / line)
+
+
+def list_images(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _read_split(name: str, images: Sequence[Path], source: _Source) -> Split:
+    parents = {os.path.abspath(path.parent) for path in images}
+    folder = Path(os.path.commonpath(parents)) if parents else Path()
     split = Split(name, folder)
-    labels = _label_folder(folder)
-    num_label_files = 0
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES):
+    folders, num_label_files, known = set(), 0, set()
+    for path in images:
+        label = find_label(path)
+        folders.add(label.parent)
+        known.add(label)
         try:
-            width, height = read_image_size(path)
+            size = read_image_size(path)
         except InputError as error:
             split.problems.append(str(error))
             continue
-        label_path = labels / path.relative_to(folder).with_suffix(".txt")
         objects = []
-        if label_path.is_file():
+        if label.is_file():
             num_label_files += 1
-            objects = _read_labels(label_path, width, height, class_names, split.problems)
-        split.images.append(LabelledImage(path.relative_to(folder).as_posix(), width, height, objects))
+            objects = read_labels(label, size, source.classes.names, source.keypoint_shape, split)
+        split.images.append(LabelledImage(os.path.relpath(os.path.abspath(path), folder), *size, objects))
     if not num_label_files:
-        split.problems.append(f"{labels}: no label file for any of the {len(split.images)} images in {folder}")
-    stems = {Path(image.file_name).with_suffix("") for image in split.images}
-    split.problems += [
-        f"{path}: there is no image for it in {folder}"
-        for path in sorted(labels.rglob("*.txt"))
-        if path.relative_to(labels).with_suffix("") not in stems and path.name != "classes.txt"
+        where = ", ".join(map(str, sorted(folders))) or "no folder"
+        split.problems.append(f"{where}: no label file for any of the {len(images)} images")
+    split.notes += [
+        f"{path}: there is no image for it"
+        for place in sorted(folders)
+        for path in sorted(place.glob("*.txt"))
+        if path not in known and path.name not in (*NAME_FILES, "train.txt", "val.txt", "test.txt")
     ]
     return split
 
 
-def _label_folder(folder: Path) -> Path:
-    """``folder`` with the last part that is "images" replaced by "labels"."""
-    parts = list(folder.parts)
-    if "images" not in parts:
-        raise InputError(f"{folder}: no part of this path is 'images', so there is no telling where the labels are")
-    parts[len(parts) - 1 - parts[::-1].index("images")] = "labels"
-    return Path(*parts)
-
-
-def _read_labels(
-    path: Path, width: int, height: int, class_names: Sequence[str], problems: list[str]
-) -> list[LabelledObject]:
-    """The objects of one label file; what is wrong with its lines is added to ``problems``."""
-    objects = []
-    try:
-        lines = path.read_text().splitlines()
-    except UnicodeDecodeError as error:
-        problems.append(f"{path}: not a text file: {error}")
-        return objects
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            objects.append(_parse_line(line.split(), width, height, class_names))
-        except InputError as error:
-            problems.append(f"{path}:{number}: {error}")
-    return objects
-
-
-def _parse_line(words: list[str], width: int, height: int, class_names: Sequence[str]) -> LabelledObject:
-    if not words[0].isdecimal() or int(words[0]) >= len(class_names):
-        raise InputError(f"the class is {words[0]}; it must be a number from 0 to {len(class_names) - 1}")
-    try:
-        numbers = [float(word) for word in words[1:]]
-    except ValueError:
-        raise InputError(f"not numbers: {' '.join(words[1:])}") from None
-    if outside := [number for number in numbers if not 0 <= number <= 1]:
-        raise InputError(f"{outside[0]:g} is outside 0 to 1; lengths are shares of the image's sides")
-    is_box = len(numbers) == BOX_NUMBERS
-    if not is_box and (len(numbers) < MIN_POLYGON_NUMBERS or len(numbers) % 2):
-        raise InputError(f"{len(numbers)} numbers after the class; a box has 4, a polygon an even number from 6 on")
-    if is_box:
-        cx, cy, w, h = numbers
-        x0, y0, x1, y1 = max(cx - w / 2, 0), max(cy - h / 2, 0), min(cx + w / 2, 1), min(cy + h / 2, 1)
-    else:
-        x0, y0, x1, y1 = min(numbers[::2]), min(numbers[1::2]), max(numbers[::2]), max(numbers[1::2])
-    if x1 <= x0 or y1 <= y0:
-        raise InputError("the box is empty")
-    sides = (width, height) * (len(numbers) // 2)
-    polygon = () if is_box else tuple(number * side for number, side in zip(numbers, sides, strict=True))
-    box = (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height)
-    return LabelledObject(class_names[int(words[0])], box, polygon)
+def find_label(image: Path) -> Path:
+    """Where the labels of an image are: in the folder "labels" in place of the last "images" of its path, else beside
+    it, as darknet has them."""
+    parts = list(image.parts)
+    if "images" in parts[:-1]:
+        parts[len(parts) - 2 - parts[-2::-1].index("images")] = "labels"
+    return Path(*parts).with_suffix(".txt")

@@ -64,7 +64,7 @@ def test_every_tool_has_help(request, run_tool_here):
         ("compare_depths.py", ["--output", "output/no"], "compare_depths: give folders of runs, or --config-file"),
         ("compare_depths.py", ["a", "b", "--depths", "18", "--output", "output/no"], "--depths is for --config-file"),
         ("visualize.py", ["--input", "no.jpg", "--output", "x"], "visualize: "),
-        ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no folder Annotations"),
+        ("prepare_dataset.py", ["voc", "no", "--output", "x"], "prepare_dataset: no: no such folder"),
         ("prepare_dataset.py", ["yolo", "no.yaml", "--output", "x"], "prepare_dataset: no.yaml: neither data.yaml nor"),
     ],
 )
