@@ -10,11 +10,13 @@ import hotcoco
 import numpy as np
 
 from resnet_det.evaluation.bootstrap import (
+    MIN_IMAGES,
     NUM_DRAWS,
     SEED,
     Interval,
     WeightedAP,
     bootstrap,
+    combine_classes,
     mean_over,
     summarize_draws,
 )
@@ -27,7 +29,7 @@ from resnet_det.evaluation.limits import LimitCost, find_limit_cost, resolve_lim
 from resnet_det.evaluation.matching import Matches, match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 
-MIN_IMAGES = 5  # with fewer, the draws say next to nothing about other images
+MAX_NAMED = 5  # classes named in a sentence
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 
 
@@ -53,18 +55,40 @@ class Analysis:
     def intervals(self) -> dict[str, Interval]:
         """Confidence intervals of AP, AP50 and AP75."""
         return {
-            name: summarize_draws(self.metrics[name], mean_over(self.draws[:, part], (1, 2))).clipped()
+            name: summarize_draws(self.metrics[name], self.ap_draws(part)).clipped()
             for name, part in _THRESHOLDS.items()
         }
+
+    def ap_draws(self, part: slice = slice(None)) -> np.ndarray:
+        """(draws,): bootstrapped mean AP at some of the IoU thresholds, as wide as intervals are taken from."""
+        return combine_classes(mean_over(self.draws[:, part], (1,)), self.images_per_class)
+
+    @property
+    def images_per_class(self) -> np.ndarray:
+        return np.array([result.images for result in self.classes], dtype=np.int64)
+
+    @property
+    def why_no_interval(self) -> str:
+        """Why there is no confidence interval of AP; empty if there is one."""
+        rare = [result.name for result in self.classes if 0 < result.images < MIN_IMAGES]
+        if not rare:
+            return ""
+        more = f" and {len(rare) - MAX_NAMED} more" if len(rare) > MAX_NAMED else ""
+        return (
+            f"no confidence interval: {', '.join(rare[:MAX_NAMED])}{more} are in fewer than {MIN_IMAGES} images, which "
+            "tell next to nothing of other images"
+        )
 
     @property
     def class_intervals(self) -> list[Interval]:
         """Confidence intervals of the AP of each class; NaN for classes in too few images to tell."""
-        draws = mean_over(self.draws, (1,))
         return [
-            summarize_draws(result.ap, draws[:, place] if result.images >= MIN_IMAGES else draws[:0, place]).clipped()
-            for place, result in enumerate(self.classes)
+            summarize_draws(result.ap, self.class_draws(place)).clipped() for place, result in enumerate(self.classes)
         ]
+
+    def class_draws(self, place: int) -> np.ndarray:
+        """(draws,): the same of one class."""
+        return combine_classes(mean_over(self.draws, (1,))[:, [place]], self.images_per_class[[place]])
 
 
 def analyze(

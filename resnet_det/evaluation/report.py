@@ -17,7 +17,7 @@ from resnet_det.evaluation.comparison import Comparison
 from resnet_det.evaluation.curves import SCORES, mean_f1
 from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.pictures import collect_images
-from resnet_det.evaluation.text import describe_limit
+from resnet_det.evaluation.text import describe_limit, describe_verdict
 from resnet_det.visualization import charts
 from resnet_det.visualization.gallery import KINDS, Picture
 from resnet_det.visualization.page import format_number, render_page
@@ -56,6 +56,7 @@ def render_report(
         config=config,
         sections=[_section(analysis) for analysis in analyses],
         comparisons=comparisons,
+        verdicts=[describe_verdict(comparison) for comparison in comparisons],
         gallery=gallery,
         differences=differences,
         images={uri: f"image-{number}" for number, uri in enumerate(images)},
