@@ -7,8 +7,8 @@ weight for each image.
 With few images, draws of them vary too little: by sqrt((m - 1) / m), and as if the spread were known exactly, where it
 is estimated. The deviations of each class are widened by the first, for the number m of the images that have it, and
 those of the mean by the second: Student's t in place of the normal distribution, with all m - 1 together as degrees of
-freedom (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 4.1). tests/evaluation/test_coverage.py
-simulates it. With classes in fewer than MIN_IMAGES images nothing helps, and there is no interval.
+freedom (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 4.1); a test
+of the coverage simulates it. With classes in fewer than MIN_IMAGES images nothing helps, and there is no interval.
 """
 
 from __future__ import annotations
