@@ -8,7 +8,7 @@ import json
 import pytest
 
 from resnet_det.data import judge_content
-from resnet_det.data.labels import LabelledImage, Split, write_coco
+from resnet_det.data.formats.labels import LabelledImage, Split, write_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
 from resnet_det.outputs import OutputFolder, check_new_file, make_new_folder

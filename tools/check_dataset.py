@@ -11,9 +11,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from resnet_det.data.clean import write_clean_sets
 from resnet_det.data.coco.problems import count_errors, format_counts, format_problems
-from resnet_det.data.inspection import inspect_sets
+from resnet_det.data.inspection.clean import write_clean_sets
+from resnet_det.data.inspection.sets import inspect_sets
 from resnet_det.errors import InputError
 from resnet_det.outputs import make_new_folder
 

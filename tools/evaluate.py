@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from resnet_det.data.keypoints import DEFAULT_SIGMA
+from resnet_det.data.coco.keypoints import DEFAULT_SIGMA
 from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import IOU_TYPES
 from resnet_det.evaluation.files import evaluate_files

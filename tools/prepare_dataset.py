@@ -6,9 +6,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from resnet_det.data.labels import count_objects, describe_losses, write_coco
-from resnet_det.data.voc import read_voc
-from resnet_det.data.yolo import read_yolo
+from resnet_det.data.formats.labels import count_objects, describe_losses, write_coco
+from resnet_det.data.formats.voc import read_voc
+from resnet_det.data.formats.yolo import read_yolo
 from resnet_det.errors import InputError
 
 

@@ -8,11 +8,11 @@ from detectron2.data import transforms as T
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
-from resnet_det.data.dicts import load_dataset_dicts
-from resnet_det.data.fit import needed_tasks
-from resnet_det.data.loader import ListLoader, category_repeat_factors, make_train_loader
-from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper, complete_labels
-from resnet_det.data.serialized import SerializedDicts
+from resnet_det.data.loading.dicts import load_dataset_dicts
+from resnet_det.data.loading.fit import needed_tasks
+from resnet_det.data.loading.loader import ListLoader, category_repeat_factors, make_train_loader
+from resnet_det.data.loading.serialized import SerializedDicts
+from resnet_det.data.mapping.mapper import MAPPERS, Mapper, build_mapper, complete_labels
 
 
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:

@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from resnet_det.data.loader import collect_skipped, seed_all
+from resnet_det.data.loading.loader import collect_skipped, seed_all
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)

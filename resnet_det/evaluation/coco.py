@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import hotcoco
 import numpy as np
 
-from resnet_det.data.keypoints import DEFAULT_SIGMA, NUM_COCO_KEYPOINTS
+from resnet_det.data.coco.keypoints import DEFAULT_SIGMA, NUM_COCO_KEYPOINTS
 from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import Detections, load_detections
 from resnet_det.evaluation.ground_truth import GroundTruth

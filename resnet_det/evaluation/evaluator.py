@@ -19,7 +19,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 from resnet_det.data.coco import CocoData, judge_content, read_coco
-from resnet_det.data.coco_json import treats_crowds_as_objects
+from resnet_det.data.loading.coco_json import treats_crowds_as_objects
 from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth

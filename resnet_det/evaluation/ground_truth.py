@@ -11,7 +11,7 @@ import hotcoco
 import numpy as np
 
 from resnet_det.data.coco import CocoData, Usage
-from resnet_det.data.keypoints import Keypoints, find_keypoints
+from resnet_det.data.coco.keypoints import Keypoints, find_keypoints
 from resnet_det.errors import InputError
 
 KEYS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}  # of annotations and results

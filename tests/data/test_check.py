@@ -7,7 +7,7 @@ import json
 import pytest
 
 from resnet_det.data import count_classes, prepare_dataset, read_coco, register_coco
-from resnet_det.data.image_files import check_images
+from resnet_det.data.coco.image_files import check_images
 from resnet_det.errors import InputError
 
 

@@ -24,8 +24,8 @@ from resnet_det.data import (
 )
 from resnet_det.data.coco.json_files import parse_json
 from resnet_det.data.demo import CROWD_EVERY, write_split
-from resnet_det.data.dicts import find_coco_loader
-from resnet_det.data.serialized import SerializedDicts, serialize
+from resnet_det.data.loading.dicts import find_coco_loader
+from resnet_det.data.loading.serialized import SerializedDicts, serialize
 from resnet_det.errors import InputError
 
 fresh_names = (f"annotation_file_{number}" for number in count())

@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from resnet_det.data.demo import SPLITS, make_demo_data
-from resnet_det.data.register import find_flip_pairs, prepare_dataset
-from resnet_det.data.shapes import SHAPES
+from resnet_det.data.demo.shapes import SHAPES
+from resnet_det.data.loading.register import find_flip_pairs, prepare_dataset
 
 # Of all files, in the order of their names. A change of the data is a change of every number measured on them.
 SHA256 = "143db5406adbca5a64b9d2d48254d63077286def44d24ab78a0c69876c598165"

@@ -15,9 +15,9 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from resnet_det.data import judge_content
-from resnet_det.data.clean import clean_content, make_rgb, write_clean_sets
 from resnet_det.data.coco.problems import KINDS, Problem, count_errors, format_counts, format_problems
-from resnet_det.data.inspection import inspect_data, inspect_sets
+from resnet_det.data.inspection.clean import clean_content, make_rgb, write_clean_sets
+from resnet_det.data.inspection.sets import inspect_data, inspect_sets
 from resnet_det.errors import InputError
 from resnet_det.outputs import make_new_folder
 

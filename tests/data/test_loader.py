@@ -7,7 +7,7 @@ import sys
 
 AFTER_OPENCV = """
 import cv2, numpy
-from resnet_det.data.loader import ListLoader
+from resnet_det.data.loading.loader import ListLoader
 cv2.setNumThreads(4)
 cv2.resize(numpy.zeros((2000, 2000, 3), numpy.uint8), (3000, 3000))
 print(list(ListLoader([1, 2, 3], num_workers=2)), cv2.getNumThreads())

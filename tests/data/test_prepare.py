@@ -11,11 +11,11 @@ from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from resnet_det.data import read_coco, read_coco_json
-from resnet_det.data.image_files import check_images
-from resnet_det.data.image_size import read_image_size
-from resnet_det.data.labels import count_objects, describe_losses, polygon_area, write_coco
-from resnet_det.data.voc import read_voc
-from resnet_det.data.yolo import read_yolo
+from resnet_det.data.coco.image_files import check_images
+from resnet_det.data.coco.image_size import read_image_size
+from resnet_det.data.formats.labels import count_objects, describe_losses, polygon_area, write_coco
+from resnet_det.data.formats.voc import read_voc
+from resnet_det.data.formats.yolo import read_yolo
 from resnet_det.errors import InputError
 
 WIDTH, HEIGHT = 64, 48

@@ -11,8 +11,8 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from resnet_det.data import judge_content, read_coco
+from resnet_det.data.coco.keypoints import find_flip_pairs, find_keypoints, find_lone_sides, mirror_name
 from resnet_det.data.coco.masks import count_rle_pixels
-from resnet_det.data.keypoints import find_flip_pairs, find_keypoints, find_lone_sides, mirror_name
 from resnet_det.errors import InputError
 
 SQUARE = [10, 20, 30, 20, 30, 40, 10, 40]

@@ -18,7 +18,7 @@ from pycocotools.cocoeval import COCOeval
 
 from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import judge_content, read_coco_json, register_coco
-from resnet_det.data.keypoints import DEFAULT_SIGMA
+from resnet_det.data.coco.keypoints import DEFAULT_SIGMA
 from resnet_det.errors import InputError
 from resnet_det.evaluation import FastCOCOEvaluator
 from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes

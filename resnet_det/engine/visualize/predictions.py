@@ -15,7 +15,7 @@ import numpy as np
 import tqdm
 from detectron2.structures import Instances
 
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.coco_output import IMAGES_NAME, RESULTS_NAME, CocoOutput
 from resnet_det.engine.visualize.filters import Filter

@@ -16,8 +16,8 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from resnet_det.data import prepare_dataset, read_coco
-from resnet_det.data.coco_json import treats_crowds_as_objects
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.loading.coco_json import treats_crowds_as_objects
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
 from resnet_det.errors import InputError

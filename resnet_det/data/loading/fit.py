@@ -7,8 +7,14 @@ from collections.abc import Collection, Sequence
 
 from detectron2.config import CfgNode
 
-from resnet_det.data.keypoints import DEFAULT_SIGMA, NUM_COCO_KEYPOINTS, Keypoints, find_flip_pairs, find_lone_sides
-from resnet_det.data.register import PreparedSet, count_classes, prepare_dataset
+from resnet_det.data.coco.keypoints import (
+    DEFAULT_SIGMA,
+    NUM_COCO_KEYPOINTS,
+    Keypoints,
+    find_flip_pairs,
+    find_lone_sides,
+)
+from resnet_det.data.loading.register import PreparedSet, count_classes, prepare_dataset
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 import pycocotools.mask
 
 from resnet_det.data.coco import CocoData, Problem
-from resnet_det.data.inspect_boxes import TOLERANCE_PX, clip_boxes, image_sizes, to_corners
+from resnet_det.data.inspection.boxes import TOLERANCE_PX, clip_boxes, image_sizes, to_corners
 
 OFF_BOX_PX, OFF_BOX_FRACTION = 3.0, 0.1  # an edge of the mask farther than both from that of the box is clearly off
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resnet_det.data.coco import judge_content
-from resnet_det.data.image_files import check_images
+from resnet_det.data.coco.image_files import check_images
 from resnet_det.errors import InputError
 from resnet_det.outputs import OutputFolder
 

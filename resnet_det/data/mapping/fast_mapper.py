@@ -9,8 +9,8 @@ import torch
 from detectron2.data import DatasetMapper, detection_utils
 from fvcore.transforms.transform import TransformList
 
-from resnet_det.data.fast_annotations import transform_annotations
-from resnet_det.data.fast_image import FastAugInput, read_image, to_tensor
+from resnet_det.data.mapping.fast_annotations import transform_annotations
+from resnet_det.data.mapping.fast_image import FastAugInput, read_image, to_tensor
 
 
 class FastDatasetMapper(DatasetMapper):

@@ -11,11 +11,11 @@ from detectron2.data import DatasetMapper
 from pycocotools import mask as mask_util
 from torch.nn import functional as F
 
-from resnet_det.data.augmentation import build_augmentations
-from resnet_det.data.copy_paste import choose_objects, paste_objects
-from resnet_det.data.fast_mapper import FastDatasetMapper
-from resnet_det.data.missing_labels import CompletingMapper, Mapper
-from resnet_det.data.serialized import serialize
+from resnet_det.data.loading.serialized import serialize
+from resnet_det.data.mapping.augmentation import build_augmentations
+from resnet_det.data.mapping.copy_paste import choose_objects, paste_objects
+from resnet_det.data.mapping.fast_mapper import FastDatasetMapper
+from resnet_det.data.mapping.missing_labels import CompletingMapper, Mapper
 from resnet_det.errors import InputError
 
 MAPPERS = {"detectron2": DatasetMapper, "fast": FastDatasetMapper}

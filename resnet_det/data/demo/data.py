@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_det.data.shapes import (
+from resnet_det.data.demo.shapes import (
     KEYPOINT_NAMES,
     SHAPES,
     UNITS_PER_PX,

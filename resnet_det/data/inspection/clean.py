@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from resnet_det.data.coco import CocoData, Problem, judge_content
 from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
-from resnet_det.data.inspect_boxes import clip_boxes
-from resnet_det.data.inspection import InspectedSet, inspect_data
+from resnet_det.data.inspection.boxes import clip_boxes
+from resnet_det.data.inspection.sets import InspectedSet, inspect_data
 
 DROPPED = {
     "malformed-entry",

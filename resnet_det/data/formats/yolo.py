@@ -10,9 +10,9 @@ from typing import Any
 
 import yaml
 
-from resnet_det.data.image_size import read_image_size
-from resnet_det.data.labels import IMAGE_SUFFIXES, Classes, LabelledImage, Split
-from resnet_det.data.yolo_lines import read_labels
+from resnet_det.data.coco.image_size import read_image_size
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledImage, Split
+from resnet_det.data.formats.yolo_lines import read_labels
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")

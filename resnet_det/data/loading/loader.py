@@ -14,7 +14,7 @@ import torch
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from resnet_det.data.serialized import serialize
+from resnet_det.data.loading.serialized import serialize
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
 

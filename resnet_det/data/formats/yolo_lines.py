@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from resnet_det.data.labels import LabelledObject, Split
+from resnet_det.data.formats.labels import LabelledObject, Split
 from resnet_det.errors import InputError
 
 BOX_NUMBERS = 4

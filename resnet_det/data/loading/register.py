@@ -13,10 +13,10 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data.coco import CROWD_ADVICE, CocoData, read_coco
-from resnet_det.data.coco_json import CocoLoader, treats_crowds_as_objects
+from resnet_det.data.coco.image_files import check_images
+from resnet_det.data.coco.keypoints import Keypoints, find_flip_pairs, find_keypoints
 from resnet_det.data.demo import SPLITS, make_demo_data
-from resnet_det.data.image_files import check_images
-from resnet_det.data.keypoints import Keypoints, find_flip_pairs, find_keypoints
+from resnet_det.data.loading.coco_json import CocoLoader, treats_crowds_as_objects
 from resnet_det.errors import InputError
 
 ROBOFLOW_STEM = "_annotations.coco"  # of the file of each split, which lies among its images

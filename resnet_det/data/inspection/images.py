@@ -17,7 +17,7 @@ import tqdm
 from PIL import ExifTags, Image
 
 from resnet_det.data.coco import Problem
-from resnet_det.data.image_size import TRANSPOSED
+from resnet_det.data.coco.image_size import TRANSPOSED
 
 HASH_SIDE = 16  # 256 bits: unrelated photographs differ in 90 or more, resized or recompressed ones in at most 10
 NEAR_BITS = 48

@@ -11,10 +11,10 @@ from typing import Any
 
 from resnet_det.data.coco import CocoData, Problem, judge_content, read_coco_json
 from resnet_det.data.coco.entries import find_repeated
-from resnet_det.data.inspect_boxes import inspect_boxes
-from resnet_det.data.inspect_images import compare_sets, inspect_images
-from resnet_det.data.inspect_labels import inspect_labels
-from resnet_det.data.inspect_masks import inspect_keypoints, inspect_masks
+from resnet_det.data.inspection.boxes import inspect_boxes
+from resnet_det.data.inspection.images import compare_sets, inspect_images
+from resnet_det.data.inspection.labels import inspect_labels
+from resnet_det.data.inspection.masks import inspect_keypoints, inspect_masks
 from resnet_det.errors import InputError
 
 

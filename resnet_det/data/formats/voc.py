@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from resnet_det.data.image_size import read_image_size
-from resnet_det.data.labels import IMAGE_SUFFIXES, Classes, LabelledImage, LabelledObject, Split
+from resnet_det.data.coco.image_size import read_image_size
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledImage, LabelledObject, Split
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")

@@ -12,8 +12,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import load_proposals_into_dataset, print_instances_class_histogram
 
 from resnet_det.data.coco.json_files import paused_garbage_collection
-from resnet_det.data.coco_json import TASKS, CocoLoader, iter_coco_json
-from resnet_det.data.serialized import SerializedDicts
+from resnet_det.data.loading.coco_json import TASKS, CocoLoader, iter_coco_json
+from resnet_det.data.loading.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
