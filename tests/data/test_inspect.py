@@ -65,7 +65,7 @@ def test_a_cleaned_copy_has_no_errors_and_the_originals_stay(sets, tmp_path):
     files = [path for _, folder in sets for path in folder.iterdir()] + [path for path, _ in sets]
     before = {path: hashlib.sha256(path.read_bytes()).digest() for path in files}
     inspected = inspect_sets(sets)
-    assert count_errors(inspected[0].problems) == 15
+    assert count_errors(inspected[0].problems) == 16
     out = tmp_path / "clean"
     make_new_folder(out)
     lines = list(write_clean_sets(inspected, out))
