@@ -5,10 +5,11 @@ at the Jackknife, 1979; the intervals are percentiles). Matching does not depend
 weight for each image.
 
 With few images, draws of them vary too little: by sqrt((m - 1) / m), and as if the spread were known exactly, where it
-is estimated. The deviations of each class are widened by the first, for the number m of the images that have it, and
-those of the mean by the second: Student's t in place of the normal distribution, with all m - 1 together as degrees of
-freedom (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 4.1); a test
-of the coverage simulates it. With classes in fewer than MIN_IMAGES images nothing helps, and there is no interval.
+is estimated. The deviations of each class are widened for both, by the number m of the images that have it: Student's t
+in place of the normal distribution (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 4.1). And
+as AP of few objects is too high, in draws as in the sample, the interval reaches farther down by as much as draws are
+higher than the sample. Where a class is in fewer than MIN_IMAGES images that is not enough, and there is no interval.
+A test simulates all this.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.matching import Matches, evaluation_order
 
 NUM_DRAWS, SEED, CONFIDENCE = 500, 0, 0.95
-MIN_IMAGES = 5  # that a class must be in for an interval
+MIN_IMAGES = 10  # that a class must be in for an interval
 _Z = 1.959964  # the normal distribution's quantile for CONFIDENCE
 _RECALLS = np.linspace(0, 1, 101)
 
@@ -144,11 +145,11 @@ def combine_classes(draws: np.ndarray, images: np.ndarray) -> np.ndarray:
         return np.full(draws.shape[:-1], np.nan)
     centre = mean_over(draws, (draws.ndim - 2,))[..., None, :]
     freedom = images - 1
-    factor = np.sqrt(images / freedom) * student_t(int(freedom.sum())) / _Z
+    factor = np.sqrt(images / freedom) * student_t(freedom) / _Z
     return mean_over(centre + (draws - centre) * factor, (draws.ndim - 1,))
 
 
-def student_t(freedom: int) -> float:
+def student_t(freedom: np.ndarray) -> np.ndarray:
     """Student's t quantile for ``CONFIDENCE``, to 0.01 from 4 degrees of freedom on.
 
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
@@ -166,13 +167,14 @@ def summarize_draws(value: float, draws: np.ndarray) -> Interval:
     """The interval round ``value`` that holds ``CONFIDENCE`` of the draws (those that are not NaN).
 
     The draws are moved to ``value`` by their mean: in draws the AP of rare classes is too high, by more than the width
-    of the interval with many of them.
+    of the interval with many of them. By as much ``value`` itself may be off, and the interval reaches that far.
     """
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))
+    bias = float(draws.mean()) - value
     low, high = value + np.quantile(draws - draws.mean(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low - max(bias, 0)), float(high - min(bias, 0)))
 
 
 def mean_over(ap: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

@@ -51,7 +51,7 @@ def simulate(rng, num_images, rates):
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("num_images", "rates"),
-    [(20, [2, 1]), (50, [2, 1]), (200, [1, 0.5]), (20, [0.7] * 4), (50, [2] + [0.3] * 8), (200, [1] + [0.06] * 6)],
+    [(20, [2, 1.5]), (50, [2, 1]), (200, [1, 0.5]), (20, [1.2] * 4), (50, [2] + [0.6] * 8), (200, [1] + [0.1] * 6)],
 )
 def test_intervals_hold_the_ap_of_the_population(num_images, rates):
     rng = np.random.default_rng(0)
@@ -76,11 +76,18 @@ def test_classes_in_few_images_have_no_interval():
     assert np.isfinite(combine_classes(draws, np.array([0, 50]))).all(), "a class that is not there does not matter"
 
 
+def test_an_interval_reaches_as_far_as_draws_are_biased():
+    draws = np.linspace(40, 60, 1001)
+    assert summarize_draws(50, draws).low == pytest.approx(40.5)
+    assert summarize_draws(47, draws).low == pytest.approx(47 - 9.5 - 3)
+    assert summarize_draws(47, draws).high == pytest.approx(47 + 9.5)
+    assert summarize_draws(53, draws).high == pytest.approx(53 + 9.5 + 3)
+
+
 def test_deviations_are_widened_by_students_t():
     for freedom, quantile in {4: 2.7764, 9: 2.2622, 19: 2.0930, 49: 2.0096, 199: 1.9720}.items():
-        assert student_t(freedom) == pytest.approx(quantile, abs=0.01)
+        assert student_t(np.array(freedom)) == pytest.approx(quantile, abs=0.01)
     draws = np.array([[40.0], [50], [60]])
     wide = combine_classes(draws, np.array([20]))
     assert wide.mean() == pytest.approx(50)
     assert wide[2] - wide[0] == pytest.approx(20 * np.sqrt(20 / 19) * 2.0930 / 1.96, rel=0.01)
-    assert np.ptp(combine_classes(draws.repeat(5, 1), np.full(5, 20))) < np.ptp(wide), "more classes tell more"
