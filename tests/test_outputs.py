@@ -8,7 +8,7 @@ import json
 import pytest
 
 from resnet_det.data import judge_content
-from resnet_det.data.formats.labels import LabelledImage, Split, write_coco
+from resnet_det.data.formats.labels import Classes, LabelledImage, Split, write_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
 from resnet_det.outputs import OutputFolder, check_new_file, make_new_folder
@@ -52,10 +52,10 @@ def test_evaluation_leaves_an_earlier_report(coco_files, tmp_path, name):
 def test_annotation_files_and_comparisons_are_left_too(coco_files, tmp_path):
     images = json.loads(coco_files[0].read_text())["images"]
     split = Split("train", coco_files[1], [LabelledImage(images[0]["file_name"], 64, 48, [])])
-    write_coco([split], ["cat"], tmp_path / "out")
+    write_coco([split], Classes(["cat"]), tmp_path / "out")
     assert len(judge_content(json.loads((tmp_path / "out" / "train.json").read_text())).images) == 1
     with pytest.raises(InputError, match=r"train\.json is there already"):
-        write_coco([split], ["cat"], tmp_path / "out")
+        write_coco([split], Classes(["cat"]), tmp_path / "out")
     (tmp_path / "out" / "tradeoff.html").write_text("mine")
     with pytest.raises(InputError, match=r"tradeoff\.html is there already"):
         compare_configs(["no.yaml"], [], tmp_path / "out", Measuring("cpu", "fp32", 1))
