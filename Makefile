@@ -22,6 +22,7 @@ setup:
 
 demo: setup
 	$(RUN) tools/train_net.py --config-file configs/demo/mask_rcnn_R_18_FPN.yaml --overwrite
+	@rm -rf output/demo/predictions
 	$(RUN) tools/visualize.py --config-file output/demo/config.yaml --results output/demo/inference/coco_instances_results.json \
 	  --output output/demo/predictions --num-images 16
 	@echo "Results: output/demo/results.json. Pictures, ground truth beside predictions: output/demo/predictions/"

@@ -108,7 +108,11 @@ CASES = {
         [],
         r"no annotated objects to train on",
     ),
-    "no masks": (lambda t, **_: change(t, annotations=without_masks), [], r"have no segmentation .* MODEL.MASK_ON"),
+    "no masks": (
+        lambda t, **_: change(t, annotations=without_masks),
+        [],
+        r"annotations has a mask .*: set MODEL.MASK_ON",
+    ),
     "missing images": (
         lambda t, **_: change(t, images=lambda old: [{**old[0], "file_name": "gone.png"}, *old[1:]]),
         [],

@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 
 from resnet_det import add_resnet_det_config
 from resnet_det.config.yaml_files import evaluate_arithmetic, merge_yaml_file, read_yaml
-from resnet_det.data.proposals import add_proposals
+from resnet_det.data.loading.proposals import add_proposals
 from resnet_det.engine.initial_weights import load_initial_weights, load_trained_weights
 from resnet_det.engine.lazy import load_lazy_config
 from resnet_det.engine.startup import merge_cfg

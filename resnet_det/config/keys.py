@@ -16,6 +16,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
+    # Treat crowd regions (iscrowd 1) as ordinary objects, as CVAT's brush masks are meant.
+    defaults.RESNET_DET.DATA.CROWD_AS_OBJECTS = False
     _add_augmentation(defaults.RESNET_DET.DATA)
 
     # More augmentation, by name: "module:function" takes the config, and gives a list of Detectron2's augmentations,

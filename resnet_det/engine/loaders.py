@@ -10,10 +10,11 @@ from detectron2.data import transforms as T
 from detectron2.data.samplers import InferenceSampler
 from torch.utils.data import DataLoader, Subset
 
-from resnet_det.data.dicts import load_dataset_dicts
-from resnet_det.data.loader import ListLoader, category_repeat_factors, make_train_loader
-from resnet_det.data.mapper import MAPPERS, Mapper, build_mapper
-from resnet_det.data.serialized import SerializedDicts
+from resnet_det.data.loading.dicts import load_dataset_dicts
+from resnet_det.data.loading.fit import needed_tasks
+from resnet_det.data.loading.loader import ListLoader, category_repeat_factors, make_train_loader
+from resnet_det.data.loading.serialized import SerializedDicts
+from resnet_det.data.mapping.mapper import MAPPERS, Mapper, build_mapper, complete_labels
 
 
 def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
@@ -23,6 +24,7 @@ def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
         filter_empty=cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS,
         min_keypoints=cfg.MODEL.ROI_KEYPOINT_HEAD.MIN_KEYPOINTS_PER_IMAGE if cfg.MODEL.KEYPOINT_ON else 0,
         proposal_files=cfg.DATASETS.PROPOSAL_FILES_TRAIN if cfg.MODEL.LOAD_PROPOSALS else None,
+        tasks=needed_tasks(cfg),
     )
 
 
@@ -83,7 +85,7 @@ def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
         instance_mask_format=cfg.INPUT.MASK_FORMAT,
         precomputed_proposal_topk=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
     )
-    return _make_test_loader(cfg, name, mapper)
+    return _make_test_loader(cfg, name, complete_labels(cfg, mapper))
 
 
 def load_test_dicts(cfg: CfgNode, name: str) -> SerializedDicts:
@@ -91,7 +93,8 @@ def load_test_dicts(cfg: CfgNode, name: str) -> SerializedDicts:
     proposal_files = None
     if cfg.MODEL.LOAD_PROPOSALS:
         proposal_files = [cfg.DATASETS.PROPOSAL_FILES_TEST[list(cfg.DATASETS.TEST).index(name)]]
-    return load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files)
+    tasks = needed_tasks(cfg)
+    return load_dataset_dicts(name, filter_empty=False, proposal_files=proposal_files, tasks=tasks)
 
 
 def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 
 from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
+from resnet_det.evaluation.build import find_max_detections
 from resnet_det.evaluation.files import evaluate_files, hash_file
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,9 @@ def write_run_reports(cfg: CfgNode, weights: Path | None) -> None:
                 facts=facts,
                 config=cfg.dump(),
                 kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+                crowd_as_objects=cfg.RESNET_DET.DATA.CROWD_AS_OBJECTS,
+                max_detections=find_max_detections(cfg),
+                overwrite=True,
             )
         except InputError as error:
             logger.warning("No report.html for %s: %s", name, error)

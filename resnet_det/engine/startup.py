@@ -16,7 +16,7 @@ from detectron2.engine import default_argument_parser
 
 from resnet_det.config import add_resnet_det_config, check_cfg
 from resnet_det.config.yaml_files import merge_yaml_file
-from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
+from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
@@ -26,8 +26,6 @@ from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-DETECTRON2_NUM_CLASSES = 80  # its default: a config does not tell it from a value that was set
 
 TRAIN_EPILOG = """
 Examples:
@@ -94,12 +92,12 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         raise InputError.from_problems(args.config_file or "config", problems)
     register_cfg_datasets(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
-    train_names = cfg.DATASETS.TRAIN if trains else ()
-    names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
-    for name in names:
-        trained_on = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        prepare_dataset(name, needed=needed_annotations(cfg), needs_objects=trained_on)
-    set_num_classes(cfg, names)
+    prepare_cfg_datasets(
+        cfg,
+        cfg.DATASETS.TRAIN if trains else (),
+        set_keys=(args.opts or [])[::2],
+        follows_data=bool(getattr(args, "train_data", None)),
+    )
     if trains:
         set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
@@ -194,10 +192,10 @@ def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
 
 
 def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: str) -> None:
-    """Let DATASETS.TRAIN or DATASETS.TEST be one own set, named after its annotation file."""
-    name = Path(annotation_file).stem
-    entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
-    cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
+    """Let DATASETS.TRAIN or DATASETS.TEST be one own set, named after its annotation file, and its folder if needed."""
+    files = [os.path.abspath(annotation_file), os.path.abspath(image_folder)]
+    name = name_own_dataset(*files, cfg.RESNET_DET.DATA.COCO)
+    cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, [name, *files]]
     cfg.DATASETS[split.upper()] = (name,)
 
 
@@ -232,30 +230,6 @@ def shorten_(cfg: CfgNode) -> None:
     cfg.TEST.EXPECTED_RESULTS = []
     cfg.RESNET_DET.TEST.MAX_IMAGES = 2 * cfg.RESNET_DET.TEST.BATCH_SIZE
     cfg.RESNET_DET.TEST.VAL_LOSS = bool(cfg.DATASETS.TEST)
-
-
-def needed_annotations(cfg: CfgNode) -> list[str]:
-    """What each annotation must have, besides its box, for the heads of this config."""
-    copies = cfg.RESNET_DET.DATA.COPY_PASTE.PROB > 0
-    heads = {"segmentation": cfg.MODEL.MASK_ON or copies, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    return [key for key, is_on in heads.items() if is_on]
-
-
-def set_num_classes(cfg: CfgNode, names: list[str]) -> None:
-    """Take the number of classes from the data.
-
-    Raises:
-        InputError: NUM_CLASSES was set to something else.
-    """
-    num_classes = count_classes(names)
-    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    configured = cfg.MODEL[node].NUM_CLASSES
-    if num_classes in (None, configured):
-        return
-    if configured != DETECTRON2_NUM_CLASSES:
-        raise InputError(f"MODEL.{node}.NUM_CLASSES is {configured}, but {', '.join(names)} have {num_classes} classes")
-    cfg.MODEL[node].NUM_CLASSES = num_classes
-    logger.info("MODEL.%s.NUM_CLASSES set to %d, as many as the data have", node, num_classes)
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:

@@ -17,7 +17,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.utils.data import DataLoader
 
-from resnet_det.data.loader import seed_all
+from resnet_det.data.loading.loader import seed_all
 from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.hooks import (
     BestWeights,
@@ -42,6 +42,7 @@ from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.step import TrainStep
 from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.evaluation import build_evaluator
+from resnet_det.modeling.missing_masks import ignore_missing_masks_
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Trainer(TrainingRun, DefaultTrainer):
         if train.DETERMINISTIC:
             use_deterministic_algorithms()
         model = self.build_model(cfg)
+        ignore_missing_masks_(model)
         if train.COMPILE:
             compile_backbone_(model)
         optimizer = self.build_optimizer(cfg, model)

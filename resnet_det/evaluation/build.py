@@ -25,6 +25,7 @@ from detectron2.evaluation import (
 
 from resnet_det.errors import InputError
 from resnet_det.evaluation.evaluator import FastCOCOEvaluator
+from resnet_det.evaluation.limits import MAX_DETECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,15 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
             evaluators.append(COCOEvaluator(dataset_name, ["bbox"], output_dir=folder))
         else:
-            evaluators.append(FastCOCOEvaluator(dataset_name, tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
+            evaluators.append(
+                FastCOCOEvaluator(
+                    dataset_name,
+                    tasks,
+                    output_dir=folder,
+                    kpt_oks_sigmas=sigmas,
+                    max_detections=find_max_detections(cfg),
+                )
+            )
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
     if kind == "coco_panoptic_seg":
@@ -61,6 +70,13 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+def find_max_detections(cfg: CfgNode) -> int | None:
+    """How many detections of an image and class count: as many as the model gives, and not less than COCO's limit,
+    which None stands for."""
+    most = cfg.TEST.DETECTIONS_PER_IMAGE
+    return most if most > MAX_DETECTIONS["bbox"] else None
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from resnet_det.evaluation.bootstrap import NUM_DRAWS, Interval, WeightedAP, bootstrap, mean_over, summarize_draws
+from resnet_det.evaluation.bootstrap import (
+    NUM_DRAWS,
+    Interval,
+    WeightedAP,
+    bootstrap,
+    combine_classes,
+    mean_over,
+    summarize_draws,
+)
 from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
@@ -59,4 +67,5 @@ def measure_accuracy(
         metrics.append(read_metrics(run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas)))
         overlaps = compute_overlaps(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas)
         weighted.append(WeightedAP(truth, run, match_detections(truth, run, overlaps, iou_type)))
-    return Accuracy(iou_type, metrics, mean_over(bootstrap(weighted, num_draws), (2, 3)))
+    draws = mean_over(bootstrap(weighted, num_draws), (2,))
+    return Accuracy(iou_type, metrics, combine_classes(draws, weighted[0].images_per_class))

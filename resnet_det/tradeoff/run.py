@@ -15,6 +15,7 @@ from resnet_det.evaluation.bootstrap import NUM_DRAWS
 from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
 from resnet_det.evaluation.report import without_nan
 from resnet_det.evaluation.results_check import find_iou_types
+from resnet_det.outputs import OutputFolder
 from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
 from resnet_det.tradeoff.candidates import (
     Candidate,
@@ -31,6 +32,8 @@ from resnet_det.tradeoff.learning import read_curves
 from resnet_det.tradeoff.page import render_tradeoff
 from resnet_det.tradeoff.tradeoff import Tradeoff, summarize
 from resnet_det.tradeoff.verdict import Verdict, find_verdict
+
+OUTPUT_NAMES = ("tradeoff.json", "tradeoff.html")
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +79,7 @@ def compare_runs(
     """
     if num_images < 1:
         raise InputError(f"--images {num_images}: 1 or more")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates, test_set = read_runs(folders, device=measuring.device, opts=opts)
     models = [load_candidate(candidate) for candidate in candidates]
     accuracies, facts = _measure_accuracies(candidates, test_set, num_draws)
@@ -118,7 +121,7 @@ def compare_configs(
     """
     if min(input_size) < MIN_SIZE:
         raise InputError(f"--input-size {input_size[0]} {input_size[1]}: {MIN_SIZE} pixels or more each")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates = read_configs(files, depths, device=measuring.device, opts=opts)
     detectors = {}
     for candidate in candidates:
@@ -143,17 +146,6 @@ def write_tradeoff(tradeoff: Tradeoff, output: Path) -> Verdict:
     return verdict
 
 
-def make_folder(path: Path) -> None:
-    """
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path}: {error.strerror}") from None
-
-
 def _measure_accuracies(
     candidates: Sequence[Candidate], test_set: TestSet, num_draws: int
 ) -> tuple[list[Accuracy], dict[str, str]]:
@@ -166,8 +158,7 @@ def _measure_accuracies(
         if all(iou_type in other for other in others)
     ]
     facts = {
-        "test set": f"{test_set.name}: {test_set.annotations} ({len(truth.images):,} images, "
-        f"{len(truth.annotations):,} objects), sha256 {hash_file(test_set.annotations)}"
+        "test set": f"{test_set.name}: {test_set.annotations} ({truth.usage}), sha256 {hash_file(test_set.annotations)}"
     }
     for candidate in candidates:
         facts[candidate.name] = (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.errors import InputError
 from resnet_det.visualization.drawing import decode_mask
 

@@ -90,6 +90,8 @@ class Planter:
         annotation, _ = next(self.annotations)
         if "segmentation" not in changes and "bbox" in changes:
             del annotation["segmentation"]  # which would no longer fit the box: another fault
+            if kind == "box-partly-outside":  # the others are left out, and their masks do not matter
+                self.note("empty-mask", "annotations", annotation)
         annotation.update(changes)
         self.note(kind, "annotations", annotation)
 

@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 
-from resnet_det.data import coco_download
-from resnet_det.data.coco_download import Archive, download_coco
+from resnet_det.data.loading import coco_download
+from resnet_det.data.loading.coco_download import Archive, download_coco
 from resnet_det.errors import InputError
 
 

@@ -15,9 +15,9 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from resnet_det.data import FastDatasetMapper, build_mapper
-from resnet_det.data.fast_annotations import transform_annotations
-from resnet_det.data.fast_image import read_image, resize_image, to_tensor
-from resnet_det.data.loader import SKIPPED, TrainDataset
+from resnet_det.data.loading.loader import SKIPPED, TrainDataset
+from resnet_det.data.mapping.fast_annotations import transform_annotations
+from resnet_det.data.mapping.fast_image import read_image, resize_image, to_tensor
 
 MASKS = ["MODEL.MASK_ON", True]
 BIT_MASKS = [*MASKS, "INPUT.MASK_FORMAT", "bitmask"]

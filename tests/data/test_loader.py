@@ -1,4 +1,4 @@
-"""Which images make a batch, and what becomes of those that cannot be used."""
+"""Which images make a batch, what becomes of those that cannot be used, and the processes that load them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from resnet_det.data.loader import (
+from resnet_det.data.loading.loader import (
     MAX_BAD_IMAGES,
     WINDOW,
     TrainBatchSampler,
@@ -128,9 +128,24 @@ def test_a_mappers_bug_in_a_worker_is_told_with_its_traceback():
     assert "in __call__" in str(caught.value)
 
 
+AFTER_OPENCV = """
+import cv2, numpy
+from resnet_det.data.loading.loader import ListLoader
+cv2.setNumThreads(4)
+cv2.resize(numpy.zeros((2000, 2000, 3), numpy.uint8), (3000, 3000))
+print(list(ListLoader([1, 2, 3], num_workers=2)), cv2.getNumThreads())
+"""
+
+
+def test_workers_start_where_opencv_has_threads():
+    # In a process of its own, which can be ended where workers wait for threads that were not forked.
+    done = subprocess.run([sys.executable, "-c", AFTER_OPENCV], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "[[1], [2], [3]] 4\n"
+
+
 WORKERS = """
 import time
-from resnet_det.data.loader import make_train_loader
+from resnet_det.data.loading.loader import make_train_loader
 data = [{"file_name": str(number), "width": 4, "height": 3} for number in range(100)]
 loader = iter(make_train_loader(data, dict, total_batch_size=2, num_workers=2))
 next(loader)

@@ -9,7 +9,7 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
 
-from resnet_det.data.augmentation import build_augmentations
+from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.engine import build_train_parser, train_or_evaluate
 from resnet_det.errors import InputError
 

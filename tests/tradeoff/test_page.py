@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_det.benchmark.random_results import random_results
+from resnet_det.data import judge_content
 from resnet_det.evaluation.analysis import analyze
 from resnet_det.evaluation.comparison import compare
 from resnet_det.evaluation.detections import make_detections
@@ -29,7 +30,7 @@ SHARES = (0.4, 0.7, 0.95, 1.0)
 def truth_and_runs():
     """Ground truth of 40 images, and four runs: each finds a larger share of the same detections."""
     content, results = random_results(51, num_images=40, per_image=10)
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     kept = np.random.default_rng(3).random(len(results))
     runs = [[row for row, at in zip(results, kept, strict=True) if at < share] for share in SHARES]
     return truth, [make_detections(rows, truth) for rows in runs]

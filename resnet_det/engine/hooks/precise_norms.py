@@ -11,7 +11,7 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 from torch.utils.data import DataLoader
 
-from resnet_det.data.loader import seed_all
+from resnet_det.data.loading.loader import seed_all
 from resnet_det.engine.kept_numbers import numbers_kept
 
 logger = logging.getLogger(__name__)

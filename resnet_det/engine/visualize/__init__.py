@@ -7,7 +7,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from resnet_det.data.labels import IMAGE_SUFFIXES
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features

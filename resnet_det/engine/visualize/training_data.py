@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data import build_mapper, prepare_dataset
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import Filter, find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
 from resnet_det.errors import InputError

@@ -116,7 +116,7 @@ def test_predictions_are_written_as_coco_results_that_can_be_drawn_again(run, fo
     assert len(summary.written) == 3
     shown = run("--input", folder, "--confidence-threshold", "0.99", opts=weights)
     assert shown.num_images == 3
-    assert len(json.loads((out / "coco_instances_results.json").read_text())) < len(results)
+    assert len(json.loads((shown.page.parent / "coco_instances_results.json").read_text())) < len(results)
 
 
 def make_instances():
