@@ -126,6 +126,8 @@ def make_fpn(
     known = [name for name in STAGE_NAMES if name in shapes]
     in_features = known if in_features is None else list(in_features)
     problems = check_names("in_features of the FPN", in_features, known)
+    if not problems and STAGE_NAMES.index(in_features[-1]) - STAGE_NAMES.index(in_features[0]) != len(in_features) - 1:
+        problems.append(f"in_features of the FPN are {in_features}; name neighbouring stages, finest first")
     if fuse_type not in ("sum", "avg"):
         problems.append(f"fuse_type is {fuse_type!r}; choose one of sum, avg")
     if top_block not in TOP_BLOCKS:

@@ -112,7 +112,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
         source=str(source),
         naming=naming_of(tensors),
         file_model=describe_shapes(_trunk_shapes(tensors)),
-        model=describe_spec(backbone.spec) if backbone.spec else "another ResNet",
+        model=describe_spec(backbone.spec) if backbone.spec else describe_shapes(backbone.shapes),
         matched=tuple(name for name in placed if name not in wrong),
         missing=tuple(name for name in state if name not in placed and not name.endswith(_COUNTER)),
         unexpected=tuple(name for name in unexpected if not name.endswith(_COUNTER)),
@@ -130,10 +130,12 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
 
 @dataclass(frozen=True)
 class _Backbone:
-    """The ResNet in a model: the prefix of its names, the names of its tensors in full, its spec if it is ours."""
+    """The ResNet in a model: the prefix of its names, its tensors' names in full, their shapes by name without the
+    prefix, and the spec that it was made of, if it was."""
 
     prefix: str
     names: tuple[str, ...]
+    shapes: dict[str, tuple[int, ...]]
     spec: ResNetSpec | None
 
 
@@ -146,7 +148,9 @@ def _find_backbone(model: nn.Module, state: dict[str, torch.Tensor]) -> _Backbon
     # Detectron2's C4 detectors keep res5 in their heads.
     names += [name for name in state if name.startswith("roi_heads.res5.")]
     spec = getattr(model.get_submodule(prefix.rstrip(".")), "spec", None)
-    return _Backbone(prefix, tuple(name for name in names if not name.endswith(_COUNTER)), spec)
+    names = tuple(name for name in names if not name.endswith(_COUNTER))
+    shapes = {name.removeprefix(prefix).removeprefix("roi_heads."): tuple(state[name].shape) for name in names}
+    return _Backbone(prefix, names, shapes, spec)
 
 
 def _is_prefix(text: str) -> bool:

@@ -108,6 +108,23 @@ def test_fpn_over_dilated_stages_adds_what_detectron2s_adds():
         torch.testing.assert_close(ours(x)[name], output)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fuse_type": "max"}, "fuse_type is 'max'; choose one of sum, avg"),
+        ({"top_block": "p6"}, "top_block is 'p6'; choose one of max_pool, p6p7"),
+        ({"in_features": ["res2", "res6"]}, "in_features of the FPN has 'res6'; choose from res2, res3, res4"),
+        ({"in_features": ["res2", "res4"]}, "name neighbouring stages, finest first"),
+        ({"in_features": ["res4", "res3"]}, "name neighbouring stages, finest first"),
+        ({"in_features": []}, "in_features of the FPN is empty"),
+        ({"top_block": "p6p7"}, "top_block p6p7 is built on res5, which the backbone does not output"),
+    ],
+)
+def test_impossible_pyramids(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        make_fpn(make_resnet(18, out_features=["res2", "res3", "res4"]), **arguments)
+
+
 def test_detector_with_dilation_under_fpn(default_cfg):
     cfg = default_cfg
     cfg.merge_from_file("configs/COCO-Detection/faster_rcnn_R_18_FPN_1x.yaml")

@@ -9,8 +9,9 @@ from detectron2.modeling import build_model
 from models import randomise_norms_, with_our_backbone, zoo_cfg
 from torch import nn
 
-from resnet_det import load_weights, make_resnet
+from resnet_det import ResNet, load_weights, make_resnet
 from resnet_det.errors import InputError
+from resnet_det.modeling import BasicStem
 from resnet_det.weights import from_detectron2_names, write_tensors
 
 
@@ -51,6 +52,14 @@ def test_another_depth_is_named_and_nothing_is_changed(tmp_path):
     assert report.wrong_shape
     assert report.unexpected
     assert not torch.equal(model.stem.conv1.weight, before["stem.conv1.weight"])
+
+
+def test_a_net_made_of_blocks_is_described_by_its_tensors(torchvision18):
+    stages = ResNet.make_default_stages(34)
+    with pytest.raises(InputError, match="this file is a ResNet-18, the config says 34"):
+        load_weights(ResNet(BasicStem(), stages, out_features=["res5"]), torchvision18)
+    net = ResNet(BasicStem(), ResNet.make_default_stages(18), out_features=["res5"])
+    assert load_weights(net, torchvision18).model == "ResNet-18"
 
 
 @pytest.mark.parametrize(
