@@ -13,6 +13,7 @@ from resnet_det.benchmark import forward, train
 from resnet_det.benchmark.difference import count_equal_detections
 from resnet_det.benchmark.models import backbone_cfg, build_backbones, build_detectors
 from resnet_det.errors import InputError
+from resnet_det.modeling.fused import ONEDNN_DTYPES
 
 
 def parse(module, *argv):
@@ -45,11 +46,14 @@ def test_forward_says_how_fast_how_near_and_what_share_of_the_peak():
     ours, low = comparison.result("resnet_det fp32"), comparison.result("resnet_det bf16")
     assert ours.difference < 1e-4 < low.difference < 0.1
     assert ours.peak_memory_bytes > low.peak_memory_bytes > 0
-    assert all(0 < result.matmul_share < 2 for result in comparison.results)
+    assert all(result.matmul_share > 0 for result in comparison.results)
+    # Where oneDNN has no bfloat16, a product of matrices in it is slower than a convolution.
+    has_peak = [result for result in comparison.results if "fp32" in result.name or torch.bfloat16 in ONEDNN_DTYPES]
+    assert all(result.matmul_share < 2 for result in has_peak)
 
 
 def test_train_compares_losses_and_gradients():
-    args = parse(train, "--depths", "18", "--size", "64", "96", "--batch-size", "1", "--checkpoint")
+    args = parse(train, "--depths", "18", "--size", "224", "320", "--batch-size", "1", "--checkpoint")
     (comparison,) = train.run(args)
     ours, checkpointed = (comparison.result(f"resnet_det{suffix} fp32") for suffix in ("", " checkpointed"))
     assert ours.difference < 0.1  # of all gradients; single activations around zero may turn

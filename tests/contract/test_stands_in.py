@@ -33,6 +33,7 @@ def test_it_is_detectron2s_resnet_without_its_code():
         name
         for name, value in vars(resnet.ResNet).items()
         if isinstance(value, types.FunctionType | staticmethod | property)
+        and not name.startswith("__prepare")  # torch's
         and inspect.getattr_static(resnet_det.ResNet, name) is value
     }
     assert inherited == set()
