@@ -158,6 +158,23 @@ def test_checkpointing_changes_nothing_but_memory():
         assert torch.equal(checkpointed.state_dict()[name], value), name
 
 
+def test_checkpointing_can_be_compiled():
+    net = make_resnet(14, norm="FrozenBN", checkpoint_stages=(True,) * 4)
+    randomise_norms_(net)
+    x = torch.randn(1, 3, 64, 64)
+    expected, expected_gradients = train_step(net, x)
+    torch._dynamo.reset()
+    compiled = make_resnet(14, norm="FrozenBN", checkpoint_stages=(True,) * 4)
+    compiled.load_state_dict(net.state_dict())
+    compiled.compile(backend="aot_eager", fullgraph=True)
+    outputs, gradients = train_step(compiled, x)
+    torch._dynamo.reset()
+    for name, output in expected.items():
+        torch.testing.assert_close(outputs[name], output, rtol=1e-4, atol=1e-5)
+    for name, gradient in expected_gradients.items():
+        assert (gradients[name] - gradient).norm() <= 0.01 * gradient.norm(), name
+
+
 def test_stochastic_depth_grows_with_depth_and_keeps_the_mean():
     model = make_resnet(18, stochastic_depth=0.6)
     chances = [block.drop.p if block.drop else 0.0 for name in STAGES for block in getattr(model, name)]
