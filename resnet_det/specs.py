@@ -221,11 +221,13 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
     for name in ("in_channels", "stem_out_channels", "num_groups", "width_per_group"):
         require(getattr(spec, name) >= 1, f"{name} is {getattr(spec, name)}; it must be at least 1")
     require(spec.freeze_at <= 5, f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to 5 (stem and res2 to res5)")
-    require(
-        not spec.multi_grid or (len(spec.multi_grid) == spec.stage_blocks[-1] and min(spec.multi_grid) >= 1),
-        f"multi_grid is {list(spec.multi_grid)}; give a factor of at least 1 for each of the "
-        f"{spec.stage_blocks[-1]} blocks of res5",
-    )
+    if spec.multi_grid and len(spec.stage_blocks) == 4:
+        num_blocks = spec.stage_blocks[-1]
+        require(
+            len(spec.multi_grid) == num_blocks and min(spec.multi_grid) >= 1,
+            f"multi_grid is {list(spec.multi_grid)}; give a factor of at least 1 for each of the {num_blocks} blocks "
+            "of res5",
+        )
     require(
         callable(spec.norm) or spec.norm in NORM_NAMES,
         f"norm is {spec.norm!r}; choose one of {', '.join(filter(None, NORM_NAMES))}",

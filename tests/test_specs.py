@@ -63,6 +63,7 @@ def test_unknown_depth_names_the_choices():
         ({"out_features": ("res2", "res2")}, "name each only once"),
         ({"freeze_at": 6}, "freeze_at is 6; choose 0 .* to 5"),
         ({"stage_blocks": (3, 4, 6)}, "stage_blocks is .*; give four values"),
+        ({"stage_blocks": ()}, "stage_blocks is .*; give four values"),
         ({"stage_blocks": (3, 0, 6, 3)}, "stage_blocks is .* at least 1"),
         (
             {"block": "basic", "num_groups": 32},

@@ -74,14 +74,10 @@ class AvgDownShortcut(Conv2d):
         super().__init__(in_channels, out_channels, 1, bias=False, norm=make_norm(norm, out_channels))
         self.pool_stride = stride
 
-    def pool(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
-        if self.pool_stride == 1:
-            return x
-        return F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return super().forward(self.pool(x))
+        if self.pool_stride > 1:
+            x = F.avg_pool2d(x, 2, self.pool_stride, ceil_mode=True, count_include_pad=False)
+        return super().forward(x)
 
 
 def make_shortcut(kind: str, in_channels: int, out_channels: int, *, stride: int, norm: str | Callable) -> Conv2d:
