@@ -57,6 +57,16 @@ CASES = {
     "typo in a key": ([], ["MODEL.RESNETS.DEPHT", 50], r"no key MODEL.RESNETS.DEPHT; did you mean MODEL.RESNETS.DEPTH"),
     "value of another type": ([], ["SOLVER.BASE_LR", "fast"], r"SOLVER.BASE_LR fast: Type mismatch"),
     "key without a value": ([], ["SOLVER.BASE_LR"], r"KEY VALUE pairs expected"),
+    "metric that no evaluation gives": (
+        [],
+        ["RESNET_DET.TRAIN.BEST_METRIC", "bbox/ap"],
+        r"BEST_METRIC bbox/ap is not among the results; did you mean bbox/AP\?",
+    ),
+    "metric of a class that is not there": (
+        [],
+        ["RESNET_DET.TRAIN.BEST_METRIC", "segm/AP-trangle"],
+        r"is not among the results; did you mean segm/AP-triangle\?",
+    ),
     "unknown backbone": ([], ["MODEL.BACKBONE.NAME", "resnet"], r"MODEL.BACKBONE.NAME is 'resnet'; choose one of"),
     "unknown optimizer": ([], ["RESNET_DET.TRAIN.OPTIMIZER", "Adam"], r"OPTIMIZER is 'Adam'; choose one of SGD, AdamW"),
     "unknown schedule": ([], ["SOLVER.LR_SCHEDULER_NAME", "Cosine"], r"LR_SCHEDULER_NAME is 'Cosine'; choose one of"),

@@ -16,6 +16,9 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
+    # Names of the classes that are taken, in the order that they shall have, such as ["person", "car"]; objects of
+    # others are left out, in training and in evaluation. []: all.
+    defaults.RESNET_DET.DATA.CLASSES = []
     # Treat crowd regions (iscrowd 1) as ordinary objects, as CVAT's brush masks are meant.
     defaults.RESNET_DET.DATA.CROWD_AS_OBJECTS = False
     _add_augmentation(defaults.RESNET_DET.DATA)

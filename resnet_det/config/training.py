@@ -55,6 +55,8 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         problems.append("RESNET_DET.TRAIN.BEST_METRIC needs DATASETS.TEST, which is empty")
     if train.BEST_METRIC.startswith("validation_") and not test.VAL_LOSS:
         problems.append(f"RESNET_DET.TRAIN.BEST_METRIC {train.BEST_METRIC} needs RESNET_DET.TEST.VAL_LOSS True")
+    if not all(isinstance(name, str) for name in data.CLASSES) or len(set(data.CLASSES)) < len(data.CLASSES):
+        problems.append(f"RESNET_DET.DATA.CLASSES is {data.CLASSES}; names of classes, each once, would be right")
     world_size = cfg.SOLVER.REFERENCE_WORLD_SIZE
     if world_size and train.REFERENCE_BATCH_SIZE:
         problems.append(

@@ -20,6 +20,7 @@ from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
 from resnet_det.engine.hooks.signals import Interrupted
+from resnet_det.engine.startup import merge_cfg
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
 
@@ -75,10 +76,18 @@ def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse
 
 
 def uses_gpu(args: argparse.Namespace) -> bool:
-    """Whether there is CUDA, and the command line does not say that the CPU is to be used."""
+    """Whether there is CUDA, and neither the command line nor a yaml file says that the CPU is to be used.
+
+    Raises:
+        InputError: the yaml file cannot be used.
+    """
+    if not torch.cuda.is_available():
+        return False
     opts = [str(opt) for opt in getattr(args, "opts", None) or []]
-    on_cpu = ("MODEL.DEVICE", "cpu") in itertools.pairwise(opts) or "train.device=cpu" in opts
-    return torch.cuda.is_available() and not on_cpu
+    config_file = str(getattr(args, "config_file", None) or "")
+    if config_file.endswith((".yaml", ".yml")):
+        return merge_cfg(config_file, opts).MODEL.DEVICE != "cpu"
+    return ("MODEL.DEVICE", "cpu") not in itertools.pairwise(opts) and "train.device=cpu" not in opts
 
 
 def choose_url(args: argparse.Namespace) -> str:

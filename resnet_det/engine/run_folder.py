@@ -24,7 +24,9 @@ _WRITTEN = (
     "model_[0-9]*.pth",
     "model_final_ema.pth",
     "model_best.pth",
-    "*.tmp",
+    "last_checkpoint.tmp",
+    "model_*.tmp",
+    f"{_RECORD}.tmp",
     "config.yaml",
     "log.txt*",
     "events.out.tfevents.*",
@@ -35,6 +37,7 @@ _WRITTEN = (
     "failed_batch_rank*_iter*.pth",
     "profile_*",
     "inference",
+    "inference_TTA",
 )
 
 

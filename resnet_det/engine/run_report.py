@@ -8,6 +8,7 @@ from pathlib import Path
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
+from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
 from resnet_det.evaluation.build import find_max_detections
@@ -49,7 +50,7 @@ def write_run_reports(cfg: CfgNode, weights: Path | None) -> None:
                 facts=facts,
                 config=cfg.dump(),
                 kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
-                crowd_as_objects=cfg.RESNET_DET.DATA.CROWD_AS_OBJECTS,
+                **reading_rules(name),
                 max_detections=find_max_detections(cfg),
                 overwrite=True,
             )

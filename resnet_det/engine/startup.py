@@ -20,10 +20,12 @@ from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
+from resnet_det.engine.hooks.best import explain_unknown_metric
 from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
 from resnet_det.engine.loaders import load_train_dicts
 from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
+from resnet_det.evaluation.build import list_metrics
 
 logger = logging.getLogger(__name__)
 
@@ -99,11 +101,22 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         follows_data=bool(getattr(args, "train_data", None)),
     )
     if trains:
+        check_best_metric(cfg)
         set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
     cfg.freeze()
     return cfg
+
+
+def check_best_metric(cfg: CfgNode) -> None:
+    """
+    Raises:
+        InputError: no evaluation will give RESNET_DET.TRAIN.BEST_METRIC.
+    """
+    metric, known = cfg.RESNET_DET.TRAIN.BEST_METRIC, list_metrics(cfg)
+    if metric and not metric.startswith("validation_") and known is not None and metric not in known:
+        raise InputError(explain_unknown_metric(metric, known))
 
 
 def merge_cfg(config_file: str, opts: list[str]) -> CfgNode:

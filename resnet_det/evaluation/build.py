@@ -24,6 +24,7 @@ from detectron2.evaluation import (
 )
 
 from resnet_det.errors import InputError
+from resnet_det.evaluation.coco import metric_names
 from resnet_det.evaluation.evaluator import FastCOCOEvaluator
 from resnet_det.evaluation.limits import MAX_DETECTIONS
 
@@ -44,7 +45,6 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         return LVISEvaluator(dataset_name, output_dir=folder)
     evaluators: list[DatasetEvaluator] = []
     if kind in ("coco", "coco_panoptic_seg"):
-        tasks = ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
         if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
             evaluators.append(COCOEvaluator(dataset_name, ["bbox"], output_dir=folder))
@@ -52,7 +52,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
             evaluators.append(
                 FastCOCOEvaluator(
                     dataset_name,
-                    tasks,
+                    coco_tasks(cfg),
                     output_dir=folder,
                     kpt_oks_sigmas=sigmas,
                     max_detections=find_max_detections(cfg),
@@ -70,6 +70,28 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+def coco_tasks(cfg: CfgNode) -> list[str]:
+    """What a detector is evaluated by on data in COCO format."""
+    return ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
+
+
+def list_metrics(cfg: CfgNode) -> list[str] | None:
+    """Names of the results that an evaluation will give, such as "bbox/AP"; None where they are not known before."""
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
+        return None
+    names = []
+    for dataset in cfg.DATASETS.TEST:
+        metadata = MetadataCatalog.get(dataset)
+        classes = metadata.get("thing_classes")
+        if metadata.get("evaluator_type") != "coco" or classes is None:
+            return None
+        prefix = f"{dataset}/" if len(cfg.DATASETS.TEST) > 1 else ""
+        for task in coco_tasks(cfg):
+            metrics = [*metric_names(task, find_max_detections(cfg)), *(f"AP-{name}" for name in classes)]
+            names += [f"{prefix}{task}/{metric}" for metric in metrics]
+    return names
 
 
 def find_max_detections(cfg: CfgNode) -> int | None:

@@ -19,7 +19,7 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 from resnet_det.data.coco import CocoData, judge_content, read_coco
-from resnet_det.data.loading.coco_json import treats_crowds_as_objects
+from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
@@ -99,11 +99,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         metadata = MetadataCatalog.get(self.dataset_name)
         if metadata.get("json_file") is None:
             return judge_content(convert_to_coco_dict(self.dataset_name))
-        return read_coco(
-            metadata.json_file,
-            metadata.get("image_root"),
-            crowd_as_objects=treats_crowds_as_objects(self.dataset_name),
-        )
+        return read_coco(metadata.json_file, metadata.get("image_root"), **reading_rules(self.dataset_name))
 
     def _evaluate(
         self, data: CocoData, results: list[dict[str, Any]], image_ids: set[Hashable]

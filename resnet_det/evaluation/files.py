@@ -46,6 +46,7 @@ def evaluate_files(
     kpt_oks_sigmas: Sequence[float] = (),
     num_draws: int = NUM_DRAWS,
     crowd_as_objects: bool = False,
+    classes: Sequence[str] = (),
     max_detections: int | None = None,
     overwrite: bool = False,
 ) -> tuple[list[Analysis], list[Comparison]]:
@@ -58,6 +59,7 @@ def evaluate_files(
         compare_with: the results of another run on the same images.
         facts, config: for the report: what is known of the run, and its config.
         crowd_as_objects: crowd regions are ordinary objects.
+        classes: names of those that the detector knows, in its order; empty: all of the file.
         max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
         overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
@@ -69,7 +71,7 @@ def evaluate_files(
     """
     if output is not None:
         OutputFolder(output, () if overwrite else REPORT_NAMES)  # before time is spent
-    truth = read_truth(annotations, images, crowd_as_objects=crowd_as_objects)
+    truth = read_truth(annotations, images, crowd_as_objects=crowd_as_objects, classes=classes)
     _check_annotations(truth, iou_types, annotations)
     runs = [read_detections(results, truth, iou_types)]
     iou_types = iou_types or find_iou_types(runs[0].rows, truth)
@@ -106,17 +108,20 @@ def evaluate_files(
     return analyses, comparisons
 
 
-def read_truth(annotations: Path, images: Path | None, *, crowd_as_objects: bool = False) -> GroundTruth:
+def read_truth(
+    annotations: Path, images: Path | None, *, crowd_as_objects: bool = False, classes: Sequence[str] = ()
+) -> GroundTruth:
     """The objects of an annotation file.
 
     Args:
         images: the image folder, which is looked at, too, if given.
         crowd_as_objects: crowd regions are ordinary objects.
+        classes: names of those that are taken, in their order; empty: all.
 
     Raises:
         InputError: a file is missing or not sound; all problems are listed.
     """
-    data = read_coco(annotations, images, crowd_as_objects=crowd_as_objects)
+    data = read_coco(annotations, images, crowd_as_objects=crowd_as_objects, classes=classes)
     problems = [f"no image folder {images}"] if images is not None and not images.is_dir() else []
     if not problems and not data.problems() and not len(data.annotations):
         problems.append("it has no annotations that can be used, so that nothing can be right or wrong")

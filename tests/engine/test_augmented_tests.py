@@ -11,6 +11,7 @@ from detectron2.modeling import build_model
 
 from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.engine import build_train_parser, train_or_evaluate
+from resnet_det.engine.run_folder import clear_run
 from resnet_det.errors import InputError
 
 
@@ -29,6 +30,8 @@ def test_results_with_augmentation_stand_beside_those_without(make_args, default
     assert set(found) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == set(found)
     assert {path.name for path in (tmp_path / "out").glob("inference*")} == {"inference", "inference_TTA"}
+    clear_run(tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir()), "what a run writes, --overwrite deletes"
 
 
 @pytest.mark.parametrize("opts", [["MODEL.META_ARCHITECTURE", "RetinaNet"], ["MODEL.KEYPOINT_ON", True]])

@@ -58,6 +58,14 @@ def test_a_model_on_the_cpu_does_not_talk_by_nccl(cuda, opts, expected, monkeypa
     assert uses_gpu(build_train_parser().parse_args(opts)) is expected
 
 
+@pytest.mark.parametrize(("opts", "expected"), [([], False), (["MODEL.DEVICE", "cuda"], True)])
+def test_a_config_file_says_where_the_model_is(opts, expected, monkeypatch, tmp_path):
+    (tmp_path / "on_cpu.yaml").write_text("MODEL:\n  DEVICE: cpu\n")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    args = build_train_parser().parse_args(["--config-file", str(tmp_path / "on_cpu.yaml"), *opts])
+    assert uses_gpu(args) is expected
+
+
 def test_processes_wait_for_one_that_evaluates():
     assert TIMEOUT.total_seconds() >= 3600
 

@@ -56,6 +56,8 @@ KINDS = {
     "cmyk-image": ("warning", "colours for print: readers convert them differently"),
     "identical-images": ("warning", "same image file in two annotation files"),
     "near-duplicate-images": ("warning", "nearly the same picture in two annotation files"),
+    "other-class": ("note", "object of a class that was not chosen: it is left out"),
+    "missing-class": ("note", "class that was chosen, and is not there"),
     "no-annotations": ("note", "annotation file without annotations: to predict on alone"),
     "no-masks": ("note", "no object has a mask: MODEL.MASK_ON False would be right"),
     "grey-image": ("note", "grey image, read as three equal channels"),
@@ -67,6 +69,7 @@ KINDS = {
 LEFT_OUT = {
     "box-without-area": "objects",
     "box-outside": "objects",
+    "other-class": "objects",
     "malformed-mask": "masks",
     "polygon-too-short": "polygons",
     "rle-size": "masks",

@@ -5,16 +5,19 @@ returns, so that all of them use the same objects and say the same of those that
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_det.data.coco.annotations import AnnotationColumns
+from resnet_det.data.coco.classes import choose_classes
 from resnet_det.data.coco.data import CROWD_ADVICE, CocoData
 from resnet_det.data.coco.entries import read_categories, read_images
 from resnet_det.data.coco.file import SECTIONS, Content, read_content, take_content
 from resnet_det.data.coco.problems import Finding
+from resnet_det.errors import InputError
 
 
 def read_coco(
@@ -23,6 +26,7 @@ def read_coco(
     *,
     areas: bool = True,
     crowd_as_objects: bool = False,
+    classes: Sequence[str] = (),
 ) -> CocoData:
     """Read, normalise and judge a COCO annotation file.
 
@@ -30,12 +34,16 @@ def read_coco(
         image_folder: where sizes that the file does not say are read; None: they stay 0.
         areas: read the areas of the objects, which evaluation needs.
         crowd_as_objects: crowd regions are ordinary objects.
+        classes: names of those that are taken, in the order that they shall have; empty: all, by their ids.
 
     Raises:
-        InputError: the file is missing, is not JSON, or is not in COCO's format.
+        InputError: the file is missing, is not JSON, is not in COCO's format, or has none of ``classes``.
     """
     content = read_content(annotation_file, areas=areas)
-    data = judge(content, image_folder, crowd_as_objects=crowd_as_objects)
+    try:
+        data = judge(content, image_folder, crowd_as_objects=crowd_as_objects, classes=classes)
+    except InputError as error:
+        raise InputError(f"{annotation_file}: {error}") from None
     data.path = Path(annotation_file)
     return data
 
@@ -50,11 +58,19 @@ def judge_content(
     return judge(take_content(content), image_folder, crowd_as_objects=crowd_as_objects)
 
 
-def judge(content: Content, image_folder: str | os.PathLike[str] | None, *, crowd_as_objects: bool) -> CocoData:
+def judge(
+    content: Content,
+    image_folder: str | os.PathLike[str] | None,
+    *,
+    crowd_as_objects: bool,
+    classes: Sequence[str] = (),
+) -> CocoData:
     """What is usable of ``content``, whose annotations are normalised in place, and what is wrong with it."""
     images, image_index, findings = read_images(content.images, image_folder)
     categories, category_index, found = read_categories(content.categories)
     columns = AnnotationColumns(content, images, categories)
+    if classes:
+        categories, category_index = choose_classes(columns, categories, category_index, classes)
     findings += found + columns.findings
     if not content.has_annotations:
         findings.append(Finding("no-annotations", "", np.zeros(0, np.int64), lambda _: "it has no annotations"))

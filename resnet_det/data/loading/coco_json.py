@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,17 +63,26 @@ def iter_coco_json(
     Args:
         tasks: of ``TASKS``: what is read besides boxes. What is not read is not judged either.
     """
-    crowd_as_objects = dataset_name is not None and treats_crowds_as_objects(dataset_name)
-    data = read_coco(annotation_file, image_folder, areas=False, crowd_as_objects=crowd_as_objects)
+    rules = {} if dataset_name is None else reading_rules(dataset_name)
+    data = read_coco(annotation_file, image_folder, areas=False, **rules)
     data.raise_problems(str(annotation_file))
     if dataset_name is not None:
         set_metadata(dataset_name, data)
     return _iter_dicts(data, os.fspath(image_folder), counts_classes=dataset_name is not None, tasks=tasks)
 
 
-def treats_crowds_as_objects(name: str) -> bool:
-    """Whether crowd regions of the data set are ordinary objects (RESNET_DET.DATA.CROWD_AS_OBJECTS)."""
-    return bool(MetadataCatalog.get(name).get("crowd_as_objects", False))
+def reading_rules(name: str) -> dict[str, Any]:
+    """How the data set is read wherever it is used: keywords of :func:`read_coco`."""
+    return dict(MetadataCatalog.get(name).get("reading_rules", {}))
+
+
+def set_reading_rules(name: str, rules: Mapping[str, Any]) -> None:
+    """Let the data set be read by other rules from now on."""
+    metadata = MetadataCatalog.get(name)
+    if reading_rules(name).get("classes", ()) != rules.get("classes", ()):
+        for key in ("thing_classes", "thing_dataset_id_to_contiguous_id"):
+            vars(metadata).pop(key, None)
+    vars(metadata)["reading_rules"] = dict(rules)  # Detectron2's own way does not let a value change
 
 
 def set_metadata(name: str, data: CocoData) -> None:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection, Sequence
 
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 
 from resnet_det.data.coco.keypoints import (
     DEFAULT_SIGMA,
@@ -14,6 +15,8 @@ from resnet_det.data.coco.keypoints import (
     find_flip_pairs,
     find_lone_sides,
 )
+from resnet_det.data.loading.coco_json import reading_rules, set_reading_rules
+from resnet_det.data.loading.dicts import find_coco_loader
 from resnet_det.data.loading.register import PreparedSet, count_classes, prepare_dataset
 from resnet_det.errors import InputError
 
@@ -42,16 +45,28 @@ def prepare_cfg_datasets(
     sets = {}
     for name in names:
         trains = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        sets[name] = prepare_dataset(
-            name,
-            tasks=needed_tasks(cfg),
-            trains=trains,
-            crowd_as_objects=cfg.RESNET_DET.DATA.CROWD_AS_OBJECTS,
-        )
+        sets[name] = prepare_dataset(name, tasks=needed_tasks(cfg), trains=trains)
+        if follow_class_order(name, names[0]):
+            prepare_dataset(name)
+    follows_data |= bool(cfg.RESNET_DET.DATA.CLASSES)
     set_num_classes(cfg, names, set_keys=set_keys, follows_data=follows_data)
     _set_mask_format(cfg, sets)
     if cfg.MODEL.KEYPOINT_ON:
         _fit_keypoints(cfg, sets, train_names, set_keys)
+
+
+def follow_class_order(name: str, first: str) -> bool:
+    """Let the classes of a COCO set be counted as those of ``first`` if they are the same in another order.
+
+    Returns:
+        Whether they were not, so that the set must be read anew.
+    """
+    classes, order = (MetadataCatalog.get(one).get("thing_classes") for one in (name, first))
+    if None in (classes, order) or classes == order or sorted(classes) != sorted(order) or not find_coco_loader(name):
+        return False
+    set_reading_rules(name, {**reading_rules(name), "classes": tuple(order)})
+    logger.info("%s: its classes, %s, are counted in the order of %s", name, classes, first)
+    return True
 
 
 def needed_tasks(cfg: CfgNode) -> list[str]:

@@ -16,7 +16,7 @@ from resnet_det.data.coco import CROWD_ADVICE, CocoData, read_coco
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.data.coco.keypoints import Keypoints, find_flip_pairs, find_keypoints
 from resnet_det.data.demo import SPLITS, make_demo_data
-from resnet_det.data.loading.coco_json import CocoLoader, treats_crowds_as_objects
+from resnet_det.data.loading.coco_json import CocoLoader, reading_rules, set_reading_rules
 from resnet_det.errors import InputError
 
 ROBOFLOW_STEM = "_annotations.coco"  # of the file of each split, which lies among its images
@@ -65,8 +65,11 @@ def name_own_dataset(annotation_file: str, image_folder: str, entries: Sequence[
     return next(name for name in itertools.chain(names, numbered) if taken.get(name, mine) == mine)
 
 
-def register_cfg_datasets(cfg: CfgNode) -> None:
-    """Register the sets of RESNET_DET.DATA.COCO.
+def register_cfg_datasets(cfg: CfgNode, more: Sequence[str] = ()) -> None:
+    """Register the sets of RESNET_DET.DATA.COCO, and let all sets of ``cfg`` be read by its rules.
+
+    Args:
+        more: names of other sets that are read by them.
 
     Raises:
         InputError: an entry is not [name, annotation file, image folder], or its name is taken.
@@ -75,6 +78,12 @@ def register_cfg_datasets(cfg: CfgNode) -> None:
         if not isinstance(entry, (list, tuple)) or len(entry) != 3 or not all(isinstance(part, str) for part in entry):
             raise InputError(f"RESNET_DET.DATA.COCO has {entry!r}; each entry is [name, annotation file, image folder]")
         register_coco(*entry)
+    rules = {
+        "crowd_as_objects": cfg.RESNET_DET.DATA.CROWD_AS_OBJECTS,
+        "classes": tuple(cfg.RESNET_DET.DATA.CLASSES),
+    }
+    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST, *more):
+        set_reading_rules(name, rules)
 
 
 def register_demo_datasets() -> None:
@@ -101,9 +110,7 @@ class PreparedSet:
     has_run_lengths: bool = False
 
 
-def prepare_dataset(
-    name: str, *, tasks: Sequence[str] = (), trains: bool = False, crowd_as_objects: bool | None = None
-) -> PreparedSet:
+def prepare_dataset(name: str, *, tasks: Sequence[str] = (), trains: bool = False) -> PreparedSet:
     """Read and judge a COCO-format data set, and take its class and keypoint names into Detectron2's metadata.
 
     The demo data are made if they are not there; data sets of other formats are left to Detectron2.
@@ -111,7 +118,6 @@ def prepare_dataset(
     Args:
         tasks: of "masks" and "keypoints": what it must have besides boxes.
         trains: it is trained on: it is an error if it, or a class, has nothing but crowd regions.
-        crowd_as_objects: crowd regions are ordinary objects, here and wherever the set is used; None: as before.
 
     Raises:
         InputError: no data set has that name, or its files have problems; all of them are listed.
@@ -120,14 +126,12 @@ def prepare_dataset(
         raise InputError(f"DATASETS: no data set {name!r}; known are {', '.join(sorted(DatasetCatalog.list()))}")
     metadata = MetadataCatalog.get(name)
     if metadata.get("evaluator_type") != "coco" or metadata.get("json_file") is None:
+        if reading_rules(name).get("classes"):
+            raise InputError(f"RESNET_DET.DATA.CLASSES: data set {name} is not in COCO format: its classes stay")
         return PreparedSet()
-    if crowd_as_objects is not None:
-        vars(metadata)["crowd_as_objects"] = crowd_as_objects  # it may be another one than in an earlier run
     if name.startswith("resnet_det_demo_"):
         make_demo_data(Path(metadata.json_file).parent.parent)
-    data = read_coco(
-        metadata.json_file, metadata.image_root, areas=False, crowd_as_objects=treats_crowds_as_objects(name)
-    )
+    data = read_coco(metadata.json_file, metadata.image_root, areas=False, **reading_rules(name))
     where = f"data set {name} ({metadata.json_file})"
     data.raise_problems(where, trains=trains)
     keypoints, problems = _find_keypoints(data, needs_them="keypoints" in tasks)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import difflib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
+
+
+def explain_unknown_metric(metric: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(metric, known, n=1)
+    names = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'no results'}."
+    return f"RESNET_DET.TRAIN.BEST_METRIC {metric} is not among the results; {names}"
 
 
 class BestWeights:
@@ -51,12 +57,7 @@ class BestWeights:
         """
         value = results.get(self.metric)
         if value is None:
-            close = difflib.get_close_matches(self.metric, results, n=1)
-            names = f"did you mean {close[0]}?" if close else f"there are {', '.join(results) or 'no results'}"
-            raise InputError(
-                f"RESNET_DET.TRAIN.BEST_METRIC {self.metric} is not among the results; {names} The run can be resumed "
-                "with another"
-            )
+            raise InputError(f"{explain_unknown_metric(self.metric, results)} The run can be resumed with another")
         if math.isfinite(value) and self.sign * value > self.sign * self.value:
             self.value, self.iteration, self.num_worse = value, trainer.iter, 0
             info = {"iteration": trainer.iter, "metric": self.metric, "value": value}

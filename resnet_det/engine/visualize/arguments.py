@@ -166,7 +166,7 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     problems = check_cfg(cfg)
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
-    register_cfg_datasets(cfg)
+    register_cfg_datasets(cfg, [args.dataset] if args.dataset else [])
     if args.input or args.video_input or args.webcam is not None:
         name = find_known_dataset(cfg)
         if name is not None:

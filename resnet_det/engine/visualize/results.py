@@ -16,7 +16,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
 from resnet_det.data import prepare_dataset, read_coco
-from resnet_det.data.loading.coco_json import treats_crowds_as_objects
+from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
@@ -78,7 +78,7 @@ def draw_results(
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("json_file") is None or metadata.get("evaluator_type") != "coco":
         raise InputError(f"--dataset {dataset_name}: not a data set in COCO format")
-    data = read_coco(metadata.json_file, metadata.image_root, crowd_as_objects=treats_crowds_as_objects(dataset_name))
+    data = read_coco(metadata.json_file, metadata.image_root, **reading_rules(dataset_name))
     truth = make_ground_truth(data)
     rows = [row for row in read_results(results_file, truth) if row["score"] >= min_score]
     chosen_classes = find_classes(classes, truth.class_names)
