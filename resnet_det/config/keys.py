@@ -32,8 +32,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.DATA.MAPPER = "detectron2"
     # What a training image that cannot be read or used does: "raise" stops, "skip" takes the next one and lists it.
     defaults.RESNET_DET.DATA.ON_BAD_IMAGE = "raise"
-    # Loading: pinned memory (for GPUs), and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
-    defaults.RESNET_DET.DATA.PIN_MEMORY = False
+    # Loading: pinned memory for a model on a GPU, and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
+    defaults.RESNET_DET.DATA.PIN_MEMORY = True
     defaults.RESNET_DET.DATA.PREFETCH_FACTOR = 2
     # Keep the workers that load test images from one evaluation to the next. Those of training always stay.
     defaults.RESNET_DET.DATA.PERSISTENT_WORKERS = False

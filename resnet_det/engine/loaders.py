@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import MapDataset
 from detectron2.data import transforms as T
@@ -28,6 +29,11 @@ def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
     )
 
 
+def pins_memory(cfg: CfgNode) -> bool:
+    """Whether batches wait in pinned memory, from which a GPU fetches them by itself."""
+    return cfg.RESNET_DET.DATA.PIN_MEMORY and cfg.MODEL.DEVICE.startswith("cuda") and torch.cuda.is_available()
+
+
 def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataLoader:
     """Endless batches of DATASETS.TRAIN for this process, from ``start_step`` on.
 
@@ -50,7 +56,7 @@ def build_train_loader(cfg: CfgNode, *, seed: int, start_step: int = 0) -> DataL
         repeat_factors=factors,
         on_bad_image=data.ON_BAD_IMAGE,
         num_workers=cfg.DATALOADER.NUM_WORKERS,
-        pin_memory=data.PIN_MEMORY,
+        pin_memory=pins_memory(cfg),
         prefetch_factor=data.PREFETCH_FACTOR,
     )
 
@@ -107,7 +113,7 @@ def _make_test_loader(cfg: CfgNode, name: str, mapper: Mapper) -> DataLoader:
         Subset(MapDataset(dicts, mapper), places),
         batch_size=test.BATCH_SIZE,
         num_workers=num_workers,
-        pin_memory=data.PIN_MEMORY,
+        pin_memory=pins_memory(cfg),
         prefetch_factor=data.PREFETCH_FACTOR if num_workers else None,
         persistent_workers=data.PERSISTENT_WORKERS and num_workers > 0,
     )

@@ -55,3 +55,19 @@ def test_loaders_that_stay_go_with_their_config(cfg):
     del mine
     gc.collect()
     assert key not in loaders._kept_loaders
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "wanted", "pins"),
+    [
+        ("cuda", True, True, True),
+        ("cuda:1", True, True, True),
+        ("cuda", True, False, False),
+        ("cuda", False, True, False),
+        ("cpu", True, True, False),
+    ],
+)
+def test_memory_is_pinned_for_a_gpu_alone(cfg, monkeypatch, device, cuda, wanted, pins):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    cfg.MODEL.DEVICE, cfg.RESNET_DET.DATA.PIN_MEMORY = device, wanted
+    assert loaders.pins_memory(cfg) is pins

@@ -16,7 +16,7 @@ from resnet_det.engine.failures import TrainingFailedError
 from resnet_det.engine.hooks.validation_loss import mean_losses, validation_losses
 from resnet_det.engine.kept_numbers import average_numbers, find_changes, numbers_kept, read_numbers, write_numbers
 from resnet_det.engine.moving_average import MovingAverage
-from resnet_det.engine.step import MAX_SKIPPED_STEPS, TrainStep
+from resnet_det.engine.step import MAX_SKIPPED_STEPS, TrainStep, send_images
 from resnet_det.engine.updates import apply_step, clip_and_measure, load_optimizer_state
 from resnet_det.errors import InputError
 
@@ -310,3 +310,12 @@ def test_the_first_steps_of_a_process_are_computed_as_later_ones():
         step._forward_and_backward([{"value": 1.0}], is_last=True)
         gradients.append(step.model.weight.grad.clone())
     assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+
+
+def test_images_go_to_the_device_and_the_batch_stays_as_it_is():
+    batch = [{"image": torch.zeros(3, 4, 4), "height": 4, "extra": torch.zeros(1)}, {"image": "a.png"}, ("own", 1)]
+    sent = send_images(batch, torch.device("meta"))
+    assert [entry["image"].device.type for entry in (sent[0], batch[0])] == ["meta", "cpu"]
+    assert sent[0]["extra"] is batch[0]["extra"]
+    assert sent[1:] == batch[1:]
+    assert send_images(batch, torch.device("cpu")) is batch
