@@ -16,11 +16,11 @@ from detectron2.data.build import load_proposals_into_dataset
 from detectron2.modeling import build_model
 
 from resnet_det import add_resnet_det_config
+from resnet_det.config import merge_cfg
 from resnet_det.config.yaml_files import evaluate_arithmetic, merge_yaml_file, read_yaml
 from resnet_det.data.loading.proposals import add_proposals
 from resnet_det.engine.initial_weights import load_initial_weights, load_trained_weights
 from resnet_det.engine.lazy import load_lazy_config
-from resnet_det.engine.startup import merge_cfg
 from resnet_det.errors import InputError
 
 ZOO = Path(detectron2.__path__[0]) / "model_zoo" / "configs"

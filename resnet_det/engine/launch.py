@@ -19,8 +19,8 @@ from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from resnet_det.config import merge_cfg
 from resnet_det.engine.hooks.signals import Interrupted
-from resnet_det.engine.startup import merge_cfg
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
 

@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from resnet_det.config.yaml_files import read_yaml
 from resnet_det.data import make_train_loader
 from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.arguments import add_overwrite_flag
 from resnet_det.engine.hooks import (
     BestWeights,
     CheckpointHook,
@@ -36,7 +37,6 @@ from resnet_det.engine.hooks import (
 from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.model_setup import share_among_processes
 from resnet_det.engine.run_folder import choose_start, clear_run
-from resnet_det.engine.startup import add_overwrite_flag
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results

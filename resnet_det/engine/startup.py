@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
-import sys
 from pathlib import Path
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser
+from detectron2.config import CfgNode
 
-from resnet_det.config import add_resnet_det_config, check_cfg
-from resnet_det.config.yaml_files import merge_yaml_file
+from resnet_det.config import check_cfg, merge_cfg
 from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
@@ -28,43 +23,6 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.build import list_metrics
 
 logger = logging.getLogger(__name__)
-
-TRAIN_EPILOG = """
-Examples:
-  the demo, from nothing:       {prog} --config-file configs/demo/mask_rcnn_R_18_FPN.yaml
-  COCO on 8 GPUs:               {prog} --config-file configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml --num-gpus 8
-  the same with torchrun:       torchrun --nproc-per-node 8 {prog} --config-file ...
-  own data in COCO format:      {prog} --config-file ... --train-data train.json images/ --test-data val.json images/
-  another depth:                {prog} --config-file ... MODEL.RESNETS.DEPTH 18
-  evaluation alone:             {prog} --config-file output/config.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
-  does all of it work?          {prog} --config-file ... --fast-dev-run
-"""
-
-
-def build_train_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, two for own data, one to try things out, and one to try again."""
-    parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
-    parser.add_argument(
-        "--fast-dev-run",
-        action="store_true",
-        help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
-        "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
-    )
-    add_overwrite_flag(parser)
-    for split in ("train", "test"):
-        parser.add_argument(
-            f"--{split}-data",
-            nargs=2,
-            metavar=("ANNOTATIONS", "IMAGES"),
-            help=f"own data to {split} on: a COCO annotation file and the folder of its images",
-        )
-    return parser
-
-
-def add_overwrite_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--overwrite", action="store_true", help="delete the run that OUTPUT_DIR holds, and start anew there"
-    )
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
@@ -119,20 +77,6 @@ def check_best_metric(cfg: CfgNode) -> None:
         raise InputError(explain_unknown_metric(metric, known))
 
 
-def merge_cfg(config_file: str, opts: list[str]) -> CfgNode:
-    """Defaults, our keys, ``config_file`` and KEY VALUE pairs, not checked.
-
-    Raises:
-        InputError: a key or value that no config has.
-    """
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    if config_file:
-        merge_file(cfg, config_file)
-    merge_opts(cfg, opts)
-    return cfg
-
-
 def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
     """A checked, frozen config for building a model alone: without data, output folder and weights.
 
@@ -152,56 +96,6 @@ def chooses_to_resume(args: argparse.Namespace, cfg: CfgNode) -> bool:
     """Whether the run in OUTPUT_DIR goes on (see :func:`choose_start`)."""
     overwrite = getattr(args, "overwrite", False) or getattr(args, "fast_dev_run", False)
     return choose_start(cfg.OUTPUT_DIR, resume=getattr(args, "resume", False), overwrite=overwrite)
-
-
-def merge_file(cfg: CfgNode, path: str) -> None:
-    """Merge a yaml file into ``cfg``.
-
-    Raises:
-        InputError: it is missing, is no yaml, or has a key or value that no config has.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"--config-file {path}: no such file")
-    try:
-        merge_yaml_file(cfg, path)
-    except InputError:
-        raise
-    except (KeyError, ValueError, AssertionError) as error:
-        raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a yaml file with the sections of a config: {error}") from None
-
-
-def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
-    """Merge KEY VALUE pairs into ``cfg``.
-
-    Raises:
-        InputError: a key or value that no config has.
-    """
-    if len(opts) % 2:
-        raise InputError(f"command line: KEY VALUE pairs expected, got {' '.join(opts)!r} (flags stand before them)")
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError) as error:
-            raise InputError(f"command line: {key} {value}: {explain_merge_error(cfg, error, key)}") from None
-
-
-def explain_merge_error(cfg: CfgNode, error: Exception, key: str = "") -> str:
-    """What yacs says of a wrong key or value, in one sentence, with the key that was probably meant."""
-    text = str(error.args[0] if error.args else error)
-    if "Non-existent" not in text:
-        return text
-    key = key or text.split(":")[-1].strip()
-    meant = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
-    return f"there is no key {key}" + (f"; did you mean {meant[0]}?" if meant else "")
-
-
-def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in cfg.items():
-        keys += _all_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
-    return keys
 
 
 def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: str) -> None:

@@ -15,12 +15,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from resnet_det.analysis import calibrate_norms_
-from resnet_det.config import backbone_outputs, check_cfg, read_resnet_spec
+from resnet_det.config import backbone_outputs, check_cfg, merge_cfg, read_resnet_spec
 from resnet_det.data import build_mapper, prepare_dataset, register_cfg_datasets
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.loaders import load_test_dicts
 from resnet_det.engine.run_folder import read_record
-from resnet_det.engine.startup import merge_cfg
 from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
 from resnet_det.evaluation.files import hash_file

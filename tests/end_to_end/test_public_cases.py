@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from resnet_det.data import build_mapper
 from resnet_det.data.loading.dicts import load_dataset_dicts
 from resnet_det.data.loading.fit import needed_tasks
-from resnet_det.engine.startup import build_train_parser, setup_cfg
+from resnet_det.engine import build_train_parser, setup_cfg
 from resnet_det.errors import InputError
 
 # Of each case how many objects, masks and labelled keypoints are used; those not named have 12, 12 and 0.

@@ -7,10 +7,10 @@ import argparse
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from resnet_det.config import check_cfg
+from resnet_det.config import check_cfg, merge_cfg
 from resnet_det.data import prepare_dataset, register_cfg_datasets, set_num_classes
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
-from resnet_det.engine.startup import fall_back_to_cpu, merge_cfg, use_own_data
+from resnet_det.engine.startup import fall_back_to_cpu, use_own_data
 from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES
 from resnet_det.engine.visualize.results import ERROR_CHOICES
 from resnet_det.errors import InputError
