@@ -40,6 +40,13 @@ def test_a_resumed_run_is_the_run_that_was_interrupted(make_trainer, tmp_path, n
     assert_same_run(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
 
 
+@pytest.mark.parametrize(("seed", "is_kept"), [(0, True), (7, True), (-1, False)])
+def test_a_seed_is_taken_as_it_is_and_none_is_random(make_trainer, seed, is_kept):
+    seeds = [make_trainer("SEED", seed).seed for _ in range(2)]
+    assert (seeds == [seed, seed]) is is_kept
+    assert is_kept or seeds[0] != seeds[1]
+
+
 def test_workers_do_not_change_the_batches(make_trainer):
     batches = []
     for num_workers in (0, 2):
