@@ -165,6 +165,10 @@ def test_proposals_are_those_that_detectron2_reads(tmp_path):
             assert one["proposal_bbox_mode"] == other["proposal_bbox_mode"]
             for key in ("proposal_boxes", "proposal_objectness_logits"):
                 assert np.array_equal(one[key], other[key])
+    path.write_bytes(b"cdetectron2.structures.boxes\nBoxMode\n(dVconvert\nI1\nsb.")  # would change the class
+    with pytest.raises(InputError):
+        list(add_proposals([{"image_id": 7}], str(path)))
+    assert callable(BoxMode.convert)
     old = make_proposals()
     path.write_bytes(pickle.dumps({"indexes": old["ids"], "boxes": old["boxes"], "scores": old["objectness_logits"]}))
     assert len(list(add_proposals([{"image_id": 7}], str(path)))) == 1

@@ -5,35 +5,31 @@ It has none of what tools/train_net.py promises: no resuming, mixed precision, s
 """
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
 
 import torch
-from detectron2.config import get_cfg
 from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.evaluation import inference_on_dataset
 from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils.events import EventStorage, JSONWriter
 
-from resnet_det import add_resnet_det_config
-from resnet_det.config.yaml_files import merge_yaml_file
-from resnet_det.data import prepare_dataset, register_cfg_datasets
+from resnet_det.config import merge_cfg
+from resnet_det.data import prepare_cfg_datasets, register_cfg_datasets
+from resnet_det.engine.initial_weights import load_initial_weights, load_trained_weights
+from resnet_det.errors import InputError
 from resnet_det.evaluation import build_evaluator, write_results
-from resnet_det.weights import load_weights
 
 
 def make_cfg(args):
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    merge_yaml_file(cfg, args.config_file)
-    cfg.merge_from_list(args.opts)
+    cfg = merge_cfg(args.config_file, args.opts)
     if not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     register_cfg_datasets(cfg)
-    for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
-        prepare_dataset(name)
+    prepare_cfg_datasets(cfg, () if args.eval_only else cfg.DATASETS.TRAIN)  # the number of classes, among others
     return cfg
 
 
@@ -43,7 +39,7 @@ def train(cfg, model):
     scheduler = build_lr_scheduler(cfg, optimizer)
     writer = JSONWriter(str(Path(cfg.OUTPUT_DIR, "metrics.json")))
     with EventStorage() as storage:
-        for iteration, batch in zip(range(cfg.SOLVER.MAX_ITER), build_detection_train_loader(cfg), strict=False):
+        for iteration, batch in enumerate(itertools.islice(build_detection_train_loader(cfg), cfg.SOLVER.MAX_ITER)):
             storage.iter = iteration
             losses = model(batch)
             loss = sum(losses.values())
@@ -62,11 +58,28 @@ def train(cfg, model):
 
 
 def evaluate(cfg, model):
-    results = {}
-    for name in cfg.DATASETS.TEST:
-        found = inference_on_dataset(model, build_detection_test_loader(cfg, name), build_evaluator(cfg, name))
-        results[name] = found
+    results = {
+        name: inference_on_dataset(model, build_detection_test_loader(cfg, name), build_evaluator(cfg, name))
+        for name in cfg.DATASETS.TEST
+    }
     return results[cfg.DATASETS.TEST[0]] if len(results) == 1 else results
+
+
+def run(args):
+    cfg = make_cfg(args)
+    if not args.eval_only and Path(cfg.OUTPUT_DIR, "model_final.pth").exists():
+        raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a model_final.pth: set another one")
+    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
+    model = build_model(cfg)
+    if args.eval_only:
+        load_trained_weights(cfg, model)
+    else:
+        load_initial_weights(cfg, model)
+        train(cfg, model)
+    if cfg.DATASETS.TEST:
+        results = evaluate(cfg, model)
+        write_results(results, cfg.OUTPUT_DIR)
+        print(json.dumps(results, indent=2))
 
 
 def main() -> int:
@@ -75,17 +88,11 @@ def main() -> int:
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS")
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs")
     args = parser.parse_args()
-    cfg = make_cfg(args)
-    Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=args.eval_only)
-    model = build_model(cfg)
-    if cfg.MODEL.WEIGHTS:
-        print(load_weights(model, cfg.MODEL.WEIGHTS))
-    if not args.eval_only:
-        train(cfg, model)
-    if cfg.DATASETS.TEST:
-        results = evaluate(cfg, model)
-        write_results(results, cfg.OUTPUT_DIR)
-        print(json.dumps(results, indent=2))
+    try:
+        run(args)
+    except InputError as error:
+        print(f"plain_train_net: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

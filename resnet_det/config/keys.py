@@ -16,7 +16,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
-    # Names of the classes that are taken, in the order that they shall have, such as ["person", "car"]; objects of
+    # Names of the classes to use, in this order, such as ["person", "car"]; objects of
     # others are left out, in training and in evaluation. []: all.
     defaults.RESNET_DET.DATA.CLASSES = []
     # Treat crowd regions (iscrowd 1) as ordinary objects, as CVAT's brush masks are meant.
@@ -96,7 +96,7 @@ def _train_defaults() -> CfgNode:
     node.EARLY_STOPPING = 0
     # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
     node.LOGGERS = []
-    # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: none is.
+    # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: never.
     node.GRACE_SECONDS = 120
     # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
     node.PROFILE = False

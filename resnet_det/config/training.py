@@ -77,7 +77,7 @@ def check_augmented_tests(cfg: CfgNode) -> list[str]:
     model = cfg.MODEL
     if model.META_ARCHITECTURE != "GeneralizedRCNN" or model.KEYPOINT_ON or model.LOAD_PROPOSALS:
         return [
-            "TEST.AUG.ENABLED works for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS alone: set "
+            "TEST.AUG.ENABLED works only for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS: set "
             "it to False"
         ]
     return []

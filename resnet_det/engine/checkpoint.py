@@ -78,8 +78,11 @@ class Checkpointer(DetectionCheckpointer):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
+            # torch reports a full disk as a RuntimeError of its writer; any other has nothing to do with the file.
+            if isinstance(error, RuntimeError) and "inline_container" not in str(error):
+                raise
             raise InputError(
                 f"{path}: the checkpoint cannot be written ({error}). Checkpoints written before are still there: make "
                 "room, and go on with --resume"
@@ -110,7 +113,7 @@ class Checkpointer(DetectionCheckpointer):
             content = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             problem = (
-                f"{path} cannot be read here ({_first_line(error)}), but by the first process: OUTPUT_DIR has to be "
+                f"{path} is readable by the first process but not here ({_first_line(error)}): OUTPUT_DIR has to be "
                 "where all machines see it"
             )
         check_everywhere(problem)
@@ -179,7 +182,9 @@ def read_run_id(path: Path) -> str | None:
 
 
 def load_last_weights(folder: str | Path, model: nn.Module, *, averaged: bool) -> Path | None:
-    """Load into ``model`` the weights of the newest checkpoint in ``folder``, or (``averaged``) their moving average.
+    """Load into ``model`` what the run in ``folder`` would be evaluated by now.
+
+    That is the newest checkpoint, or (``averaged``) its moving average; after early stopping, model_best.pth.
 
     Returns:
         The checkpoint; None if there is none.
@@ -190,6 +195,9 @@ def load_last_weights(folder: str | Path, model: nn.Module, *, averaged: bool) -
     path = decide_once(lambda: find_checkpoint(folder))
     if path is None:
         return None
+    best = path.with_name("model_best.pth")
+    if path.name == "model_final.pth" and read_record(folder).get("evaluated") == best.name and best.is_file():
+        path, averaged = best, False
     content = torch.load(path, map_location="cpu", weights_only=True)
     weights = content["model"]
     if averaged:

@@ -32,7 +32,8 @@ def set_length_in_epochs_(cfg: CfgNode, count_images: Callable[[], int]) -> None
         return max(1, round(iterations * scale)) if iterations > 0 else iterations
 
     cfg.SOLVER.MAX_ITER = after
-    cfg.SOLVER.STEPS = tuple(scaled(step) for step in cfg.SOLVER.STEPS)
+    steps = dict.fromkeys(scaled(step) for step in cfg.SOLVER.STEPS)
+    cfg.SOLVER.STEPS = tuple(step for step in steps if step < after)  # in a short run they may meet its end
     cfg.SOLVER.WARMUP_ITERS = scaled(cfg.SOLVER.WARMUP_ITERS)
     cfg.SOLVER.CHECKPOINT_PERIOD = scaled(cfg.SOLVER.CHECKPOINT_PERIOD)
     cfg.TEST.EVAL_PERIOD = scaled(cfg.TEST.EVAL_PERIOD)

@@ -84,7 +84,7 @@ def explain_failure(record: StepRecord, skipped_steps: int, output_dir: str) -> 
     if bad:
         what = f"the loss is not finite: {what}"
     elif skipped_steps:
-        what = f"gradients were not finite in {skipped_steps} steps in a row, however little float16 was scaled"
+        what = f"gradients were not finite in {skipped_steps} steps in a row, even at the smallest loss scale"
     return make_failure(record.iteration, batch, what, output_dir)
 
 
@@ -97,7 +97,7 @@ def make_failure(iteration: int, batch: list[dict], what: str, output_dir: str) 
     path = save_batch(batch, iteration, output_dir)
     return TrainingFailedError(
         f"training stopped at iteration {iteration} in process {comm.get_rank()}, on image ids {name_images(batch)}: "
-        f"{what}. The weights are those of the step before.{advice} The batch was saved to {path}"
+        f"{what}. Weights have not taken it in: resume from the last checkpoint.{advice} The batch was saved to {path}"
     )
 
 

@@ -2,7 +2,7 @@
 
 RetinaNet and FCOS divide their losses by a running mean of the number of objects, which is a plain attribute: it is
 part of the state of a run, but of no ``state_dict``. Whatever number a module of any kind changes while it trains is
-treated so here, and no module is named.
+treated so here, and no module is named: Python's numbers and flags, and tensors, not what is in containers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def read_numbers(model: nn.Module) -> Numbers:
         (name, key): value.detach().clone() if isinstance(value, torch.Tensor) else value
         for name, module in model.named_modules()
         for key, value in vars(module).items()
-        if type(value) in (int, float) or isinstance(value, torch.Tensor)
+        if (type(value) in (int, float, bool) and key != "training") or isinstance(value, torch.Tensor)
     }
 
 
@@ -52,6 +52,8 @@ def average_numbers(all_numbers: list[Numbers]) -> Numbers:
     for place, last in averaged.items():
         values = [numbers.get(place) for numbers in all_numbers]
         if any(value is None for value in values) or not any(_differ(value, last) for value in values):
+            continue
+        if isinstance(last, bool):
             continue
         total = sum(values)
         averaged[place] = total / len(values) if not isinstance(last, int) else total // len(values)

@@ -24,7 +24,7 @@ from resnet_det.engine.hooks.signals import Interrupted
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
 
-# While the first process evaluates masks, or writes a report, the others wait for it. One that dies is noticed at once.
+# While the first process evaluates masks, or writes a report, the others wait for it.
 TIMEOUT = datetime.timedelta(hours=3)
 
 

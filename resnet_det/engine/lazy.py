@@ -36,7 +36,8 @@ from resnet_det.engine.hooks import (
 )
 from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.model_setup import share_among_processes
-from resnet_det.engine.run_folder import choose_start, clear_run
+from resnet_det.engine.run_folder import check_evaluation, choose_start, clear_run
+from resnet_det.engine.startup import choose_device
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results
@@ -71,9 +72,7 @@ def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
         cfg = LazyConfig.apply_overrides(cfg, opts)
     except Exception as error:  # the parser's own kinds of error
         raise InputError(f"command line: key=value pairs expected, got {' '.join(opts)!r}: {error}") from None
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("train.device is %r, but torch finds no CUDA device: using the CPU", cfg.train.device)
-        cfg.train.device = "cpu"
+    cfg.train.device = choose_device(cfg.train.device, "train.device")
     return cfg
 
 
@@ -90,14 +89,18 @@ def train_or_evaluate_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
     Returns:
         Evaluation results, 0 to 100, also in train.output_dir/results.json; None in other processes than the first.
     """
-    setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
     cfg = load_lazy_config(args.config_file, args.opts)
     output_dir = cfg.train.output_dir
     if not args.eval_only:
         args.resume = decide_once(lambda: choose_start(output_dir, resume=args.resume, overwrite=args.overwrite))
         if args.overwrite and not args.resume:
-            decide_once(lambda: clear_run(output_dir, keep=cfg.train.init_checkpoint))
+            decide_once(lambda: clear_run(output_dir, keep=[args.config_file, cfg.train.init_checkpoint]))
+    elif not args.resume:
+        decide_once(lambda: check_evaluation(output_dir, cfg.train.init_checkpoint))
+    logger.handlers.clear()  # from here on with a file in train.output_dir
     default_setup(cfg, args)
+    setup_logger(output_dir, name="resnet_det", distributed_rank=comm.get_rank())
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
         report = load_weights(model, cfg.train.init_checkpoint)
@@ -126,7 +129,7 @@ class LazyRun(TrainingRun):
         optimizer = instantiate(cfg.optimizer)
         self.optimizer = optimizer
         step = TrainStep(
-            share_among_processes(model),
+            share_among_processes(model, **train.get("ddp", {})),
             lambda start_iter: iter(_build_train_loader(cfg, self.seed, start_iter)),
             optimizer,
             amp_dtype=getattr(torch, train.amp.get("dtype", "float16")) if train.amp.enabled else None,
@@ -161,8 +164,8 @@ class LazyRun(TrainingRun):
             hooks.LRScheduler(),
             self.checkpoint_hook,
             self.signals,
-            ProfileHook(train.output_dir) if train.get("profile") else None,
-            EvaluationHook(train.eval_period, self.evaluate, self.best),
+            ProfileHook(train.output_dir) if train.get("profile") and is_main else None,
+            EvaluationHook(train.eval_period, self.evaluate, self.best) if "evaluator" in cfg.dataloader else None,
             SkippedImagesHook(train.output_dir),
             hooks.PeriodicWriter(writers, train.log_period) if is_main else None,
         ]
@@ -181,7 +184,8 @@ def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoad
     node = cfg.dataloader.train
     ours = (make_train_loader, f"{make_train_loader.__module__}.{make_train_loader.__qualname__}")
     if node["_target_"] in ours:  # by name in a config that was saved
-        return instantiate({**node, "seed": seed, "start_step": start_iter})
+        accumulate = cfg.train.get("accumulate", 1)
+        return instantiate({**node, "seed": seed, "start_step": start_iter, "accumulate": accumulate})
     return instantiate(node)
 
 

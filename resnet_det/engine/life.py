@@ -20,7 +20,7 @@ from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.hooks import BestWeights, CheckpointHook, Interrupted, SignalHook
 from resnet_det.engine.moving_average import MovingAverage
 from resnet_det.engine.resuming import check_fixed_settings, set_schedule_to
-from resnet_det.engine.run_folder import read_record, write_record
+from resnet_det.engine.run_folder import note_evaluated
 from resnet_det.engine.step import TrainStep
 from resnet_det.evaluation import write_results
 
@@ -124,7 +124,7 @@ class TrainingRun(TrainerBase):
         if self._last_eval_results is None or not comm.is_main_process():
             return None
         write_results(self._last_eval_results, self.output_dir)
-        write_record(self.output_dir, {**read_record(self.output_dir), "evaluated": self.evaluated_file.name})
+        note_evaluated(self.output_dir, self.evaluated_file)
         self.check_results(self._last_eval_results)
         return self._last_eval_results
 
@@ -145,7 +145,7 @@ class TrainingRun(TrainerBase):
             self.iter += 1  # by which Detectron2's hooks tell that training has ended
         except Interrupted:
             self.is_interrupted = True
-            logger.warning("A signal to end was received in an evaluation; go on with --resume")
+            logger.warning("Stopped by a signal during an evaluation; continue with --resume")
             if comm.get_world_size() > 1:
                 raise
 

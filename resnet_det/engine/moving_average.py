@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 
 class MovingAverage:
-    """The exponential moving average of parameters and buffers (arXiv 1907.08610 has why).
+    """The exponential moving average of parameters and buffers (as in arXiv 1703.01780, section 2).
 
     The decay rises to ``decay``: update n (from 0) has at most n / (n + 9). Else the first weights, the worst ones,
     would stay for 1 / (1 - decay) updates: 0.9998 leaves 74 % of them after 1500.

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.solver.lr_scheduler import LRMultiplier
 from torch.optim.lr_scheduler import OneCycleLR
 
 from resnet_det.errors import InputError
 
-# With another value of these the batches would be others, or what the optimizer knows would mean nothing.
+# What MATCH_WEIGHTS may have set, which no tensor of a checkpoint shows.
+_MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
+# With another value of these the batches would differ, or what the model and the optimizer know would mean nothing.
 _FIXED = (
+    *_MATCHED,
+    "DATASETS.TRAIN",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "DATALOADER.REPEAT_THRESHOLD",
     "SOLVER.IMS_PER_BATCH",
     "RESNET_DET.TRAIN.ACCUMULATE",
     "RESNET_DET.TRAIN.OPTIMIZER",
@@ -25,14 +33,23 @@ _FIXED = (
 
 
 def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
-    """The values of keys that stay what they are for the whole of a run."""
+    """What stays as it is for the whole of a run: values of keys, and the classes that are trained on."""
     values = {}
     for key in _FIXED:
         value: Any = cfg
         for part in key.split("."):
             value = value[part]
-        values[key] = value
-    return values
+        values[key] = list(value) if isinstance(value, list | tuple) else value
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
+    return {**values, "the classes": next(iter(classes), None)}
+
+
+def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None:
+    """Set what MODEL.RESNET_DET.MATCH_WEIGHTS set when the run began; the weights that it looked at may be gone."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["trainer"].get("fixed", {})
+    for key in _MATCHED:
+        if key in saved:
+            cfg.merge_from_list([key, saved[key]])
 
 
 def check_fixed_settings(now: Mapping[str, Any], saved: Mapping[str, Any]) -> None:

@@ -17,7 +17,7 @@ from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.checkpoint import load_last_weights
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype, prepare_as_configured
-from resnet_det.engine.run_folder import clear_run
+from resnet_det.engine.run_folder import check_evaluation, clear_run, note_evaluated
 from resnet_det.engine.run_report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
@@ -33,7 +33,9 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
     cfg = setup_cfg(args)
     if not args.eval_only and not args.resume and (args.overwrite or args.fast_dev_run):
-        decide_once(lambda: clear_run(cfg.OUTPUT_DIR, keep=cfg.MODEL.WEIGHTS))
+        decide_once(lambda: clear_run(cfg.OUTPUT_DIR, keep=_inputs(cfg, args)))
+    if args.eval_only and not args.resume:
+        decide_once(lambda: check_evaluation(cfg.OUTPUT_DIR, cfg.MODEL.WEIGHTS))
     logger.handlers.clear()  # from here on with a file in OUTPUT_DIR
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, name="resnet_det", distributed_rank=comm.get_rank())
@@ -45,6 +47,13 @@ def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
     if results is not None:
         write_run_reports(cfg, trainer.evaluated_file)
     return results
+
+
+def _inputs(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
+    """Files that the run reads."""
+    data = [str(part) for entry in cfg.RESNET_DET.DATA.COCO for part in entry[1:]]
+    proposals = [*cfg.DATASETS.PROPOSAL_FILES_TRAIN, *cfg.DATASETS.PROPOSAL_FILES_TEST]
+    return [args.config_file, cfg.MODEL.WEIGHTS, *data, *proposals]
 
 
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
@@ -63,6 +72,8 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
         return None
     results.update(augmented)
     write_results(results, cfg.OUTPUT_DIR)
-    write_run_reports(cfg, weights or Path(cfg.MODEL.WEIGHTS))
+    weights = weights or Path(cfg.MODEL.WEIGHTS)
+    note_evaluated(cfg.OUTPUT_DIR, weights)
+    write_run_reports(cfg, weights)
     verify_results(cfg, results)
     return results

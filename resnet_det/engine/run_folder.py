@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import socket
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +17,16 @@ _RECORD = "run.json"
 _NUMBERED = re.compile(r"model_\d+\.pth")
 # What shows that a run has been here.
 _SIGNS = ("last_checkpoint", "metrics.json", "model_final.pth")
-# Everything that a run writes, by pattern.
-_WRITTEN = (
-    *_SIGNS,
-    _RECORD,
-    "model_[0-9]*.pth",
-    "model_final_ema.pth",
-    "model_best.pth",
-    "last_checkpoint.tmp",
-    "model_*.tmp",
-    f"{_RECORD}.tmp",
-    "config.yaml",
-    "log.txt*",
-    "events.out.tfevents.*",
-    "results.json",
-    "evaluation.json",
-    "report.html",
-    "skipped_images.json",
-    "failed_batch_rank*_iter*.pth",
-    "profile_*",
-    "inference",
-    "inference_TTA",
+# Everything that a run writes to OUTPUT_DIR, and below its folders of predictions.
+_WRITTEN = re.compile(
+    r"(last_checkpoint|run\.json)(\.tmp)?|model_(\d+|final|final_ema|best)\.(pth|tmp)|metrics\.json|config\.yaml"
+    r"|log\.txt(\.rank\d+)?|events\.out\.tfevents\..+|(results|evaluation|skipped_images)\.json|report\.html"
+    r"|failed_batch_rank\d+_iter\d+\.pth|profile_\d+\.json"
+)
+_PREDICTION_FOLDERS = ("inference", "inference_TTA")
+_PREDICTIONS = re.compile(
+    r"(coco|lvis)_instances_results\.json|instances_predictions\.pth|box_proposals\.pkl|sem_seg_predictions\.json"
+    r"|sem_seg_evaluation\.pth|predictions\.json|(panoptic_)?\d+\.png|evaluation\.json|report\.html"
 )
 
 
@@ -94,18 +83,50 @@ def holds_run(folder: Path) -> bool:
     return any(path.is_file() and path.stat().st_size > 0 for path in files) or bool(find_numbered(folder))
 
 
-def clear_run(folder: str | Path, *, keep: str = "") -> None:
-    """Delete what a run has written to ``folder``, and nothing else.
+def clear_run(folder: str | Path, *, keep: Sequence[str | Path] = ()) -> None:
+    """Delete what a run has written to ``folder``, and nothing else; where there was no run, nothing.
+
+    Args:
+        keep: files that the new run reads; names of other things are passed over.
 
     Raises:
-        InputError: ``keep``, a file, is among it. Nothing is deleted then.
+        InputError: one of ``keep`` is among what would be deleted. Nothing is deleted then.
     """
     folder = Path(folder)
-    doomed = [path for pattern in _WRITTEN for path in folder.glob(pattern)]
-    if keep and any(path.exists() and path.samefile(keep) for path in doomed if os.path.exists(keep)):
-        raise InputError(f"MODEL.WEIGHTS {keep} is among the files that --overwrite deletes: move it, or take a copy")
-    for path in dict.fromkeys(doomed):
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    if not holds_run(folder) and not read_record(folder):
+        return
+    doomed = [path for path in folder.iterdir() if path.is_file() and _WRITTEN.fullmatch(path.name)]
+    folders = [folder / name for name in _PREDICTION_FOLDERS]
+    doomed += [path for one in folders for path in one.rglob("*") if _PREDICTIONS.fullmatch(path.name)]
+    for kept in map(str, keep):
+        if os.path.isfile(kept) and any(path.samefile(kept) for path in doomed):
+            raise InputError(f"{kept} is among the files that --overwrite deletes: move it, or take a copy")
+    for path in doomed:
+        path.unlink()
+    for one in folders:
+        for path in (*sorted(one.rglob("*/"), reverse=True), one):
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def check_evaluation(folder: str | Path, weights: str) -> None:
+    """
+    Raises:
+        InputError: there is a run in ``folder``, and ``weights``, which are to be evaluated, are not of it.
+    """
+    folder = Path(folder)
+    if holds_run(folder) and Path(weights).resolve().parent != folder.resolve():
+        raise InputError(
+            f"OUTPUT_DIR {folder} holds a run, whose results and predictions those of MODEL.WEIGHTS {weights} would "
+            "replace: set another OUTPUT_DIR"
+        )
+
+
+def note_evaluated(folder: str | Path, weights: Path) -> None:
+    """Note which weights of the run in ``folder`` its results are about."""
+    record = read_record(folder)
+    if record:
+        write_record(folder, {**record, "evaluated": weights.name})
 
 
 def start_run(folder: str | Path) -> str:

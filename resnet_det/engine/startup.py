@@ -18,6 +18,7 @@ from resnet_det.engine.epochs import set_length_in_epochs_
 from resnet_det.engine.hooks.best import explain_unknown_metric
 from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
 from resnet_det.engine.loaders import load_train_dicts
+from resnet_det.engine.resuming import take_matched_keys_
 from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
 from resnet_det.evaluation.build import list_metrics
@@ -45,7 +46,9 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     problems = check_cfg(cfg)
     if trains:
         args.resume = decide_once(lambda: chooses_to_resume(args, cfg))
-    starts_anew = trains and not (args.resume and decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) is not None)
+    resumes = trains and args.resume
+    checkpoint = decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) if resumes else None
+    starts_anew = trains and checkpoint is None
     if starts_anew:
         problems += check_from_scratch(cfg)
     if problems:
@@ -63,6 +66,8 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
+    elif checkpoint is not None and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+        take_matched_keys_(cfg, checkpoint)
     cfg.freeze()
     return cfg
 
@@ -94,8 +99,9 @@ def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
 
 def chooses_to_resume(args: argparse.Namespace, cfg: CfgNode) -> bool:
     """Whether the run in OUTPUT_DIR goes on (see :func:`choose_start`)."""
-    overwrite = getattr(args, "overwrite", False) or getattr(args, "fast_dev_run", False)
-    return choose_start(cfg.OUTPUT_DIR, resume=getattr(args, "resume", False), overwrite=overwrite)
+    if args.fast_dev_run and args.resume:
+        raise InputError("--fast-dev-run tries things out anew: give it without --resume")
+    return choose_start(cfg.OUTPUT_DIR, resume=args.resume, overwrite=args.overwrite or args.fast_dev_run)
 
 
 def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: str) -> None:
@@ -140,21 +146,31 @@ def shorten_(cfg: CfgNode) -> None:
 
 
 def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to "cpu" where there is no CUDA.
+    """Set MODEL.DEVICE to "cpu" where there is no CUDA (see :func:`choose_device`)."""
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
+
+
+def choose_device(device: str, key: str) -> str:
+    """``device``, which ``key`` asks for, or "cpu" where there is no CUDA.
 
     Raises:
         InputError: the machine has a GPU, which torch cannot use: nobody wants to train on the CPU for days by mistake.
     """
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        gpus = list(Path("/dev").glob("nvidia[0-9]*"))
-        if gpus and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
-            raise InputError(
-                f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, and this machine has {len(gpus)} NVIDIA GPUs, but "
-                f"torch {torch.__version__} cannot use them: its CUDA ({torch.version.cuda or 'none'}) may be too "
-                "new for the driver (nvidia-smi shows it). MODEL.DEVICE cpu trains on the CPU"
-            )
-        logger.warning("MODEL.DEVICE is %r, but torch finds no CUDA device: using the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return device
+    gpus = list(Path("/dev").glob("nvidia[0-9]*"))
+    if gpus and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+        why = (
+            f"its CUDA {torch.version.cuda} may be too new for the driver (nvidia-smi shows it)"
+            if torch.version.cuda
+            else "it was built for the CPU"
+        )
+        raise InputError(
+            f"{key} is {device!r}, and this machine has {len(gpus)} NVIDIA GPUs, but torch {torch.__version__} cannot "
+            f"use them: {why}. Set {key} to cpu to use the CPU"
+        )
+    logger.warning("%s is %r, but torch finds no CUDA device: using the CPU", key, device)
+    return "cpu"
 
 
 def check_output_dir(path: str) -> None:

@@ -18,6 +18,7 @@ from resnet_det.data.loading.loader import collect_skipped, seed_all
 from resnet_det.engine.failures import StepRecord, TrainingFailedError, add_context, explain_failure, make_failure
 from resnet_det.engine.kept_numbers import average_numbers, find_changes, read_numbers, write_numbers
 from resnet_det.engine.metrics import MetricLog
+from resnet_det.engine.model_setup import share_statistics
 from resnet_det.engine.moving_average import MovingAverage
 from resnet_det.engine.updates import apply_step, clip_and_measure, load_optimizer_state
 from resnet_det.errors import InputError
@@ -195,6 +196,7 @@ class TrainStep(TrainerBase):
     def prepare_to_save(self) -> None:
         """What a checkpoint needs of all processes. In all of them together; then one can save alone."""
         self.settle()
+        share_statistics([unwrap(self.model), *([] if self.ema is None else [self.ema.module])])
         self._numbers_of_all = comm.all_gather(self._changed_numbers())
 
     def _changed_numbers(self) -> dict[str, Any]:
@@ -228,7 +230,8 @@ class TrainStep(TrainerBase):
                 other parameters.
         """
         if (self.ema is not None) != ("ema" in state):
-            raise InputError("RESNET_DET.TRAIN.EMA_DECAY: the run that is resumed had it on, or off; leave it so")
+            was, now = ("on", "off") if "ema" in state else ("off", "on")
+            raise InputError(f"--resume: the run had its moving average (EMA_DECAY) {was}, and now it is {now}")
         super().load_state_dict(state)
         self.seed, self.skipped, self._skipped_steps = state["seed"], dict(state["skipped"]), state["skipped_steps"]
         load_optimizer_state(self.optimizer, state["optimizer"])

@@ -108,7 +108,7 @@ class Trainer(TrainingRun, DefaultTrainer):
                 )
             )
         built += [self.checkpoint_hook, self.signals]
-        if train.PROFILE:
+        if train.PROFILE and comm.is_main_process():
             built.append(ProfileHook(cfg.OUTPUT_DIR))
         if cfg.DATASETS.TEST:
             built.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._evaluate_all, self.best))
@@ -125,7 +125,8 @@ class Trainer(TrainingRun, DefaultTrainer):
         if self.cfg.RESNET_DET.TEST.VAL_LOSS:
             seed_all(self.seed, self.iter)
             loader = build_validation_loss_loader(self.cfg, self.cfg.DATASETS.TEST[0])
-            losses = validation_losses(self.evaluated_model, self.checkpointer.model, loader)
+            with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
+                losses = validation_losses(self.evaluated_model, self.checkpointer.model, loader)
             logger.info("Validation loss at iteration %d: %.4f", self.iter, losses["validation_total_loss"])
         return {**(self.evaluate() or {}), **losses}
 

@@ -9,9 +9,6 @@ from torch import nn
 
 from resnet_det.errors import InputError
 
-# How an optimizer computes, not what: kept as this machine has it.
-_WAYS = ("fused", "foreach", "capturable")
-
 
 def clip_and_measure(
     optimizer: torch.optim.Optimizer, grad_scaler: torch.amp.GradScaler, max_norm: float

@@ -22,7 +22,7 @@ def watch(pid: int, grace_s: float, wanted: set[int]) -> None:
         wait_s = None if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([0], [], [], wait_s)[0]:
             if os.getppid() == pid:
-                os.write(2, b"not ended in time after a signal (RESNET_DET.TRAIN.GRACE_SECONDS): killed\n")
+                os.write(2, b"did not exit within RESNET_DET.TRAIN.GRACE_SECONDS of a signal: killed\n")
                 os.kill(pid, signal.SIGKILL)
             return
         numbers = os.read(0, 4096)

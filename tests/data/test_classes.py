@@ -59,8 +59,20 @@ def test_sets_with_the_same_classes_in_another_order_count_them_alike(default_cf
     assert cfg.MODEL.ROI_HEADS.NUM_CLASSES == 3
     assert widths_of_classes(sets[0][0]) == widths_of_classes(sets[1][0]) == {0: 10, 1: 11, 2: 12}
     metadata = MetadataCatalog.get(sets[1][0])
-    assert metadata.thing_classes == list(NAMES)
+    assert metadata.thing_classes == cfg.RESNET_DET.DATA.CLASSES == list(NAMES)
     assert metadata.thing_dataset_id_to_contiguous_id == {9: 0, 4: 1, 5: 2}
+
+
+def test_what_is_evaluated_by_the_config_of_a_run_counts_classes_as_the_run_did(default_cfg, sets):
+    cfg = default_cfg.clone()
+    configure(cfg, sets)
+    kept = default_cfg.clone()
+    kept.merge_from_other_cfg(type(cfg).load_cfg(cfg.dump()))
+    configure(default_cfg, sets[1:])
+    assert widths_of_classes(sets[1][0]) == {0: 11, 1: 12, 2: 10}, "alone, it has its own order"
+    register_cfg_datasets(kept)
+    prepare_cfg_datasets(kept, ())  # --eval-only
+    assert widths_of_classes(sets[1][0]) == {0: 10, 1: 11, 2: 12}
 
 
 def test_a_choice_of_classes_is_what_is_trained_and_evaluated(default_cfg, sets, tmp_path, caplog):

@@ -14,8 +14,10 @@ from toy import ARCHITECTURE
 from training import assert_same_run, final_state
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
+from resnet_det.engine.epochs import set_length_in_epochs_
 from resnet_det.engine.hooks import Interrupted
 from resnet_det.engine.run_folder import read_record
+from resnet_det.engine.solver import build_lr_scheduler
 from resnet_det.errors import InputError
 
 
@@ -278,7 +280,7 @@ def test_a_resumed_run_has_the_schedule_that_the_config_says(make_toy, schedule)
         (["SOLVER.IMS_PER_BATCH", 4], r"SOLVER.IMS_PER_BATCH was 2 and is 4.* start anew from its weights"),
         (["RESNET_DET.TRAIN.ACCUMULATE", 2], r"RESNET_DET.TRAIN.ACCUMULATE was 1 and is 2"),
         (["RESNET_DET.TRAIN.OPTIMIZER", "AdamW"], r"OPTIMIZER was SGD and is AdamW"),
-        (["RESNET_DET.TRAIN.EMA_DECAY", 0.9], r"EMA_DECAY: the run that is resumed had it on, or off"),
+        (["RESNET_DET.TRAIN.EMA_DECAY", 0.9], r"moving average \(EMA_DECAY\) off, and now it is on"),
     ],
 )
 def test_what_cannot_change_on_the_way_is_an_error(make_toy, opts, message):
@@ -344,3 +346,15 @@ def test_the_length_may_be_said_in_epochs(make_args, tmp_path):
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.RESNET_DET.TRAIN.EPOCHS) == (2, 0, 0)
     assert train_or_evaluate(args) == {"bbox": {"AP": 1.0}}
     assert load(tmp_path / "out", "model_final.pth")["iteration"] == 5
+
+
+@pytest.mark.parametrize("images", [1, 16, 20, 40, 1000])
+def test_a_length_in_epochs_of_few_images_is_a_schedule(default_cfg, images):
+    cfg = default_cfg
+    cfg.RESNET_DET.TRAIN.EPOCHS, cfg.SOLVER.IMS_PER_BATCH = 1, 16
+    cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS = 90000, (60000, 80000)
+    set_length_in_epochs_(cfg, lambda: images)
+    assert -(-images // 16) == cfg.SOLVER.MAX_ITER
+    assert all(step < cfg.SOLVER.MAX_ITER for step in cfg.SOLVER.STEPS)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
+    build_lr_scheduler(cfg, optimizer)

@@ -170,8 +170,29 @@ step.TrainStep._forward_and_backward = send
 """
     code, output = run_tool(make_args("SOLVER.MAX_ITER", 500), tmp_path, request, patch=patch)
     assert code == 0, output[-3000:]
-    assert "a signal to end was received; go on with --resume" in output
+    assert "stopped by a signal; continue with --resume" in output
     assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+def test_sigterm_to_the_whole_group_saves_too(make_args, tmp_path, request):
+    """As torchrun and SLURM send it: to the loader's workers at the same moment."""
+    patch = """
+import os, signal
+from resnet_det.engine import step
+os.setpgrp()
+forward = step.TrainStep._forward_and_backward
+def send(self, batch, **kwargs):
+    if self.iter == 4:
+        os.killpg(0, signal.SIGTERM)
+        os.killpg(0, signal.SIGUSR1)
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = send
+"""
+    code, output = run_tool(
+        make_args("SOLVER.MAX_ITER", 500, "DATALOADER.NUM_WORKERS", 2), tmp_path, request, patch=patch
+    )
+    assert code == 0, output[-3000:]
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000004.pth"
 
 
 DIE_WHILE_SAVING = """
@@ -234,7 +255,9 @@ forward = step.TrainStep._forward_and_backward
 def hang(self, batch, **kwargs):
     if self.iter == 1:
         os.write(1, b"now in C ")
-        ctypes.PyDLL(None).sleep(600)  # in C, with the interpreter's lock: no Python runs
+        lock = ctypes.PyDLL(None).pthread_mutex_lock  # in C, with the interpreter's lock: no Python runs
+        mutex = ctypes.create_string_buffer(64)
+        lock(mutex), lock(mutex)  # for ever, whatever signal comes
     return forward(self, batch, **kwargs)
 step.TrainStep._forward_and_backward = hang
 """

@@ -83,7 +83,7 @@ def test_a_restart_goes_on_with_its_own_run_alone(tmp_path, monkeypatch, job):
     if job == "slurm":
         monkeypatch.setenv("SLURM_JOB_ID", "42")
     else:
-        monkeypatch.setattr("resnet_det.engine.run_folder.os.getppid", lambda: 1)
+        monkeypatch.setattr("resnet_det.engine.run_folder.os.getppid", os.getpid)
     with pytest.raises(InputError, match="holds a run"):
         choose_start(tmp_path / "own", resume=False, overwrite=False)
     continue_run(tmp_path / "own", read_record(tmp_path / "own")["id"])
@@ -103,13 +103,13 @@ def test_overwriting_deletes_what_runs_write_and_nothing_else(tmp_path):
     for name in ("metrics.json", "model_best.pth", "results.json", "log.txt", "log.txt.rank1", "events.out.tfevents.1"):
         (tmp_path / name).write_text("x")
     (tmp_path / "inference").mkdir()
-    (tmp_path / "inference" / "a.json").write_text("x")
+    (tmp_path / "inference" / "coco_instances_results.json").write_text("x")
     for name in ("notes.md", "model_mine.pth", "weights.pth"):
         (tmp_path / name).write_text("mine")
-    with pytest.raises(InputError, match=r"MODEL.WEIGHTS .*model_best.pth is among the files that --overwrite deletes"):
-        clear_run(tmp_path, keep=str(tmp_path / "model_best.pth"))
+    with pytest.raises(InputError, match=r"model_best.pth is among the files that --overwrite deletes"):
+        clear_run(tmp_path, keep=["", "a/config.yaml", tmp_path / "model_best.pth"])
     assert (tmp_path / "model_0000007.pth").exists()
-    clear_run(tmp_path, keep="torchvision://resnet18")
+    clear_run(tmp_path, keep=["torchvision://resnet18"])
     assert {path.name for path in tmp_path.iterdir()} == {"notes.md", "model_mine.pth", "weights.pth"}
 
 

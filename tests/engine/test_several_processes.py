@@ -58,7 +58,7 @@ def work(rank, folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(2)
-    for job in (train_with_accumulation, fail_in_the_second, signal_the_second, decide):
+    for job in (train_with_accumulation, norms_before_a_checkpoint, fail_in_the_second, signal_the_second, decide):
         torch.save(job(rank, Path(folder)), Path(folder, f"{job.__name__}_{rank}.pth"))
     dist.destroy_process_group()
 
@@ -101,6 +101,35 @@ def test_gradients_are_averaged_over_processes_and_passes(in_two_processes):
     assert both[0]["loss"] == pytest.approx(storage.latest()["total_loss"][0], rel=1e-6)
     assert both[0]["numbers"] == both[1]["numbers"]
     assert both[0]["numbers"][0] != both[0]["numbers"][1], "each process has its own"
+
+
+class Normed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, batch):
+        return {"loss": self.norm(torch.tensor([sample["value"] for sample in batch])).square().mean()}
+
+
+def norms_before_a_checkpoint(rank, _):
+    from resnet_det.engine.model_setup import share_among_processes
+    from resnet_det.engine.step import TrainStep
+
+    model = share_among_processes(Normed())
+    batch = batch_of([1.0 + rank, 2.0], [3.0, 5.0 - rank])
+    step = TrainStep(model, lambda _: iter([batch]), torch.optim.SGD(model.parameters(), lr=0.1), ema_decay=0.5)
+    run(step, 1)
+    means = [model.module.norm.running_mean.clone()]
+    step.prepare_to_save()
+    return means + [norm.running_mean for norm in (model.module.norm, step.ema.module.norm)]
+
+
+def test_processes_evaluate_what_the_checkpoint_has(in_two_processes):
+    first, second = in_two_processes(norms_before_a_checkpoint)
+    assert not torch.equal(first[0], second[0]), "each has seen other images"
+    assert torch.equal(first[0], first[1])
+    assert all(torch.equal(one, other) for one, other in zip(first[1:], second[1:], strict=True))
 
 
 def fail_in_the_second(rank, folder):

@@ -15,9 +15,8 @@ from resnet_det.data.coco.keypoints import (
     find_flip_pairs,
     find_lone_sides,
 )
-from resnet_det.data.loading.coco_json import reading_rules, set_reading_rules
 from resnet_det.data.loading.dicts import find_coco_loader
-from resnet_det.data.loading.register import PreparedSet, count_classes, prepare_dataset
+from resnet_det.data.loading.register import PreparedSet, count_classes, prepare_dataset, register_cfg_datasets
 from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -42,12 +41,15 @@ def prepare_cfg_datasets(
         InputError: a set has problems, or does not fit the config; all problems of a set are listed.
     """
     names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
-    sets = {}
-    for name in names:
+
+    def prepare(name: str) -> PreparedSet:
         trains = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        sets[name] = prepare_dataset(name, tasks=needed_tasks(cfg), trains=trains)
-        if follow_class_order(name, names[0]):
-            prepare_dataset(name)
+        return prepare_dataset(name, tasks=needed_tasks(cfg), trains=trains)
+
+    sets = {name: prepare(name) for name in names}
+    if set_class_order(cfg, names):
+        register_cfg_datasets(cfg)
+        sets = {name: prepare(name) for name in names}
     follows_data |= bool(cfg.RESNET_DET.DATA.CLASSES)
     set_num_classes(cfg, names, set_keys=set_keys, follows_data=follows_data)
     _set_mask_format(cfg, sets)
@@ -55,17 +57,21 @@ def prepare_cfg_datasets(
         _fit_keypoints(cfg, sets, train_names, set_keys)
 
 
-def follow_class_order(name: str, first: str) -> bool:
-    """Let the classes of a COCO set be counted as those of ``first`` if they are the same in another order.
+def set_class_order(cfg: CfgNode, names: Sequence[str]) -> bool:
+    """Where sets have the same classes in different orders, set RESNET_DET.DATA.CLASSES to the order of the first one.
+
+    So it is in the config that is kept, by which later evaluations and pictures count them.
 
     Returns:
-        Whether they were not, so that the set must be read anew.
+        Whether it was set, so that the sets must be read again.
     """
-    classes, order = (MetadataCatalog.get(one).get("thing_classes") for one in (name, first))
-    if None in (classes, order) or classes == order or sorted(classes) != sorted(order) or not find_coco_loader(name):
+    orders = [MetadataCatalog.get(name).get("thing_classes") for name in names]
+    if not orders or None in orders or all(order == orders[0] for order in orders):
         return False
-    set_reading_rules(name, {**reading_rules(name), "classes": tuple(order)})
-    logger.info("%s: its classes, %s, are counted in the order of %s", name, classes, first)
+    if any(sorted(order) != sorted(orders[0]) for order in orders) or not all(map(find_coco_loader, names)):
+        return False
+    cfg.RESNET_DET.DATA.CLASSES = list(orders[0])
+    logger.info("RESNET_DET.DATA.CLASSES set to the order of %s, %s: other sets have another one", names[0], orders[0])
     return True
 
 

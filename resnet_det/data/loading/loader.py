@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -19,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from resnet_det.data.loading.serialized import serialize
 from resnet_det.errors import InputError
-from resnet_det.processes import end_with_parent
+from resnet_det.processes import end_with_parent, obey_parent_only
 
 BAD_IMAGE_CHOICES = ("raise", "skip")
 WINDOW = 16  # batches; the fewer, the more of them have both wide and tall images
@@ -148,24 +147,21 @@ class TrainDataset(Dataset):
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         index, position = key
         skipped: list[tuple[str, str]] = []
-        last: Exception | None = None
         for attempt in range(min(len(self), MAX_BAD_IMAGES)):
             entry = self.dicts[(index + attempt) % len(self)]
             seed_all(self.seed, position, attempt)
             try:
                 sample = self.mapper(entry)
-            except Exception as error:  # a damaged image can fail in any way
-                name = str(entry.get("file_name"))
-                error.add_note(f"of {name}")
-                last = error
-                skipped.append((name, f"{type(error).__name__}: {error}"))
+            except ABOUT_THE_IMAGE as error:
+                skipped.append((str(entry.get("file_name")), f"{type(error).__name__}: {error}"))
                 if self.on_bad_image == "raise":
                     break
                 continue
+            except Exception as error:
+                error.add_note(f"of {entry.get('file_name')}")
+                raise
             if sample is not None:
                 return {**sample, SKIPPED: skipped} if skipped else sample
-        if last is not None and not isinstance(last, ABOUT_THE_IMAGE):
-            raise last
         return {SKIPPED: skipped, "failed": True}
 
 
@@ -267,7 +263,7 @@ def _set_up_worker(_: int) -> None:
     """In a worker: one thread, as there are others; what ends training ends it, too."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not what the trainer does at it
+    obey_parent_only()
     end_with_parent()
 
 

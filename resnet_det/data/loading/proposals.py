@@ -12,7 +12,8 @@ from resnet_det.errors import InputError
 from resnet_det.pickles import RefusedError, read_pickled_arrays
 
 _OLD_NAMES = {"indexes": "ids", "scores": "objectness_logits"}  # Detectron's
-_BOX_MODE = {("detectron2.structures.boxes", "BoxMode"): BoxMode}
+# A number for the class: what a pickle does to it changes nothing here.
+_BOX_MODE = {("detectron2.structures.boxes", "BoxMode"): lambda number: int(number)}
 
 
 def add_proposals(dicts: Iterable[dict[str, Any]], proposal_file: str) -> Iterator[dict[str, Any]]:

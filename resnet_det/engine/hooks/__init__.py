@@ -1,7 +1,7 @@
 """What happens between iterations, one job each.
 
-The order at the end of an iteration: what was asked for by a signal is looked at, the checkpoint is written, and then
-evaluation begins. So whatever an evaluation does, nothing is lost.
+The order at the end of an iteration: the checkpoint is written if it is due, a signal is acted on, and then evaluation
+begins. So whatever an evaluation does, nothing is lost.
 """
 
 from resnet_det.engine.hooks.best import BestWeights

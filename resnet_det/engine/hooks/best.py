@@ -45,7 +45,7 @@ class BestWeights:
 
     def describe(self) -> str:
         return (
-            f"{self.metric} has not got better in {self.num_worse} evaluations; the best is {self.value:.3f} at "
+            f"{self.metric} has not improved for {self.num_worse} evaluations; the best is {self.value:.3f} at "
             f"iteration {self.iteration}"
         )
 
@@ -57,12 +57,15 @@ class BestWeights:
         """
         value = results.get(self.metric)
         if value is None:
-            raise InputError(f"{explain_unknown_metric(self.metric, results)} The run can be resumed with another")
+            raise InputError(f"{explain_unknown_metric(self.metric, results)} Resume with a different BEST_METRIC")
         if math.isfinite(value) and self.sign * value > self.sign * self.value:
             self.value, self.iteration, self.num_worse = value, trainer.iter, 0
             info = {"iteration": trainer.iter, "metric": self.metric, "value": value}
             trainer.checkpointer.save_weights("model_best", trainer.evaluated_model, **info)
             logger.info("%s %.3f is the best so far: written to model_best.pth", self.metric, value)
+            return
+        if not math.isfinite(value) and self.iteration < 0:
+            logger.info("%s is %s: it counts from its first number on", self.metric, value)
             return
         self.num_worse += 1
         if self.wants_to_stop:

@@ -9,7 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from resnet_det.engine.hooks.best import BestWeights
-from resnet_det.engine.hooks.signals import Interrupted
+from resnet_det.errors import InputError
 
 
 class EvaluationHook(HookBase):
@@ -53,7 +53,7 @@ class EvaluationHook(HookBase):
         try:
             with self.trainer.signals.may_interrupt():
                 results = flatten(self.evaluate() or {})
-        except Interrupted:
+        except BaseException:  # Interrupted, or an error: the iterations before it are not lost
             if self.trainer.checkpoint_hook.saved_iter != self.trainer.iter:
                 self.trainer.checkpoint_hook.write()
             raise
@@ -62,7 +62,14 @@ class EvaluationHook(HookBase):
         comm.synchronize()
         self.evaluated_iter = self.trainer.iter
         if self.best is not None:
-            self.best.judge(comm.all_gather(results)[0], self.trainer)
+            self._judge(comm.all_gather(results)[0])
+
+    def _judge(self, results: Mapping[str, float]) -> None:
+        try:
+            self.best.judge(results, self.trainer)
+        except InputError:  # a metric that is not there
+            self.trainer.checkpoint_hook.save_unless_saved()
+            raise
 
     def state_dict(self) -> dict[str, Any]:
         best = {} if self.best is None else self.best.state_dict()

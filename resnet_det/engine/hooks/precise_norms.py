@@ -12,6 +12,7 @@ from fvcore.nn.precise_bn import update_bn_stats
 from torch.utils.data import DataLoader
 
 from resnet_det.data.loading.loader import seed_all
+from resnet_det.engine.hooks.signals import Interrupted
 from resnet_det.engine.kept_numbers import numbers_kept
 
 logger = logging.getLogger(__name__)
@@ -37,5 +38,10 @@ class PreciseNormsHook(HookBase):
         model = self.trainer.evaluated_model
         logger.info("Statistics of norms from %d batches", self.num_batches)
         seed_all(self.trainer.seed, self.trainer.iter)
-        with EventStorage(), numbers_kept(model):
-            update_bn_stats(model, itertools.islice(self._loader, self.num_batches), self.num_batches)
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        try:
+            with self.trainer.signals.may_interrupt(), EventStorage(), numbers_kept(model):
+                update_bn_stats(model, itertools.islice(self._loader, self.num_batches), self.num_batches)
+        except Interrupted:  # the evaluation that would come next ends the run, with a checkpoint
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])

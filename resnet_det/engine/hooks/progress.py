@@ -29,7 +29,7 @@ class ProgressHook(HookBase):
             speed = self.bar.format_dict["rate"]
             self.bar.set_postfix_str(
                 f"loss {latest.get('total_loss', math.nan):.3f}, {(speed or 0) * self.images_per_step:.1f} img/s, "
-                f"data {latest.get('data_time', math.nan) * 1e3:.0f} ms, {memory_mib():.0f} MiB"
+                f"data {latest.get('data_time', math.nan) * 1e3:.0f} ms, {memory_mib(self.trainer.device):.0f} MiB"
             )
 
     def after_train(self) -> None:

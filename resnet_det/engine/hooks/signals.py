@@ -29,7 +29,7 @@ class SignalHook(HookBase):
     evaluation.
 
     A process that has not ended ``grace_s`` seconds after the signal is killed, even if it is stuck outside Python: by
-    a small process beside it, which hears of the signal from the kernel.
+    a small process beside it, which hears of the signal from Python's handler in C.
     """
 
     def __init__(self, grace_s: float) -> None:
@@ -76,7 +76,7 @@ class SignalHook(HookBase):
     def after_step(self) -> None:
         if self.trainer.stop_agreed:
             self.trainer.checkpoint_hook.save_unless_saved()
-            self.trainer.stop("a signal to end was received; go on with --resume", interrupted=True)
+            self.trainer.stop("stopped by a signal; continue with --resume", interrupted=True)
 
     def after_train(self) -> None:
         for number, handler in self._previous.items():
@@ -90,7 +90,7 @@ class SignalHook(HookBase):
             self._watchdog = None
 
     def _start_watchdog(self) -> None:
-        """Let the kernel write each signal to a pipe, which another process reads."""
+        """Let Python's handler in C write each signal to a pipe, which another process reads."""
         read_end, self._write_end = os.pipe()
         os.set_blocking(self._write_end, False)
         wanted = ",".join(str(int(number)) for number in SIGNALS)

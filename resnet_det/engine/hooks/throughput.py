@@ -22,11 +22,13 @@ class ThroughputHook(HookBase):
 
     def after_step(self) -> None:
         seconds = time.perf_counter() - self._start
-        self.trainer.storage.put_scalars(images_per_second=self.images_per_step / seconds, memory_mib=memory_mib())
+        self.trainer.storage.put_scalars(
+            images_per_second=self.images_per_step / seconds, memory_mib=memory_mib(self.trainer.device)
+        )
 
 
-def memory_mib() -> float:
-    """The most memory that was in use so far: of the GPU if there is one, else of this process."""
-    if torch.cuda.is_available():
+def memory_mib(device: torch.device) -> float:
+    """The most memory that was in use so far: of the GPU that the model is on, else of this process."""
+    if device.type == "cuda":
         return torch.cuda.max_memory_allocated() / MIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

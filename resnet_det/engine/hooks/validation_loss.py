@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 
 import torch
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torchvision.ops import StochasticDepth
 
 from resnet_det.engine.kept_numbers import numbers_kept, read_numbers, write_numbers
+
+_UNLIKE_TRAINING = (_BatchNorm, _DropoutNd, StochasticDepth)
 
 
 def validation_losses(model: nn.Module, numbers_of: nn.Module, batches: Iterable[list[dict]]) -> dict[str, float]:
@@ -27,27 +30,23 @@ def validation_losses(model: nn.Module, numbers_of: nn.Module, batches: Iterable
 
 
 @torch.no_grad()
-def mean_losses(
-    model: nn.Module, batches: Iterable[list[dict]], amp_dtype: torch.dtype | None = None
-) -> dict[str, float]:
+def mean_losses(model: nn.Module, batches: Iterable[list[dict]]) -> dict[str, float]:
     """Mean losses per image over all processes.
 
-    ``model`` is afterwards as it was: norms use their running statistics and keep them, modes and numbers are put back,
-    and what models write of themselves does not get among training's numbers.
+    Norms use their running statistics and keep them, and nothing is dropped at random. ``model`` is afterwards as it
+    was: modes and numbers are put back, and what models write of themselves does not get among training's numbers.
     """
     was_training = {module: module.training for module in model.modules()}
     model.train()
     for module in model.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, _UNLIKE_TRAINING):
             module.eval()
-    device = next(model.parameters()).device
     sums: dict[str, torch.Tensor] = {}
     count = 0
     try:
         with EventStorage(), numbers_kept(model):
             for batch in batches:
-                with torch.autocast(device.type, amp_dtype) if amp_dtype else nullcontext():
-                    losses = model(batch)
+                losses = model(batch)
                 for name, loss in losses.items():
                     sums[name] = sums.get(name, 0.0) + loss.detach().double() * len(batch)
                 count += len(batch)
