@@ -115,7 +115,7 @@ def check_evaluation(folder: str | Path, weights: str) -> None:
         InputError: there is a run in ``folder``, and ``weights``, which are to be evaluated, are not of it.
     """
     folder = Path(folder)
-    if holds_run(folder) and Path(weights).resolve().parent != folder.resolve():
+    if weights and holds_run(folder) and Path(weights).resolve().parent != folder.resolve():
         raise InputError(
             f"OUTPUT_DIR {folder} holds a run, whose results and predictions those of MODEL.WEIGHTS {weights} would "
             "replace: set another OUTPUT_DIR"
