@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledImage, Split
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, Split, place_images
 from resnet_det.data.formats.yolo_lines import read_labels
 from resnet_det.errors import InputError
 
@@ -168,24 +168,23 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _read_split(name: str, images: Sequence[Path], source: _Source) -> Split:
-    parents = {os.path.abspath(path.parent) for path in images}
-    folder = Path(os.path.commonpath(parents)) if parents else Path()
-    split = Split(name, folder)
-    folders, num_label_files, known = set(), 0, set()
+    split = Split(name, Path())
+    found, folders, num_label_files, known = [], set(), 0, set()
     for path in images:
         label = find_label(path)
         folders.add(label.parent)
         known.add(label)
+        num_label_files += label.is_file()
         try:
             size = read_image_size(path)
         except InputError as error:
-            split.problems.append(str(error))
+            split.left_out.append(str(error))
             continue
         objects = []
         if label.is_file():
-            num_label_files += 1
             objects = read_labels(label, size, source.classes.names, source.keypoint_shape, split)
-        split.images.append(LabelledImage(os.path.relpath(os.path.abspath(path), folder), *size, objects))
+        found.append((path, size, objects))
+    place_images(split, found)
     if not num_label_files:
         where = ", ".join(map(str, sorted(folders))) or "no folder"
         split.problems.append(f"{where}: no label file for any of the {len(images)} images")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -17,8 +16,10 @@ from PIL import Image, ImageOps
 from resnet_det.data.coco import CocoData, Problem, judge_content
 from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
+from resnet_det.data.coco.masks import as_json
 from resnet_det.data.inspection.boxes import clip_boxes
 from resnet_det.data.inspection.sets import InspectedSet, inspect_data
+from resnet_det.outputs import link_file
 
 DROPPED = {
     "malformed-entry",
@@ -147,13 +148,6 @@ def _normalise(content: dict[str, Any], data: CocoData) -> None:
                 target[key] = as_json(value)
 
 
-def as_json(mask: Any) -> Any:
-    """A mask as JSON can have it: run lengths as text."""
-    if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
-        return {**mask, "counts": mask["counts"].decode("ascii")}
-    return mask
-
-
 def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str]:
     """Change ``content`` in place by one round of ``problems``."""
     made: Counter[str] = Counter()
@@ -247,17 +241,14 @@ def _write_image(source: Path, target: Path, kind: str | None) -> None:
     """Link or copy a file; rewrite it as 8-bit RGB if there is a ``kind`` of problem with it."""
     if target.exists():  # sets that share a folder may share images
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     if kind:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(source) as image:
             file_format = _FORMATS.get(image.format, "PNG")
             rewrite = make_rgb(image if kind == "exif-size" else ImageOps.exif_transpose(image))
         rewrite.save(target, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
         return
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
+    link_file(source, target)
 
 
 def make_rgb(image: Image.Image) -> Image.Image:
