@@ -35,7 +35,7 @@ READERS = {  # name: reader, what it reads, what SOURCE is, and the arguments th
     "yolo": (
         read_yolo,
         "YOLO: boxes, polygons, oriented boxes or poses; data.yaml, images/ and labels/",
-        "data.yaml, or the folder with images/ and labels/ (and classes.txt or obj.names)",
+        "data.yaml, obj.data, or the folder with images/ and labels/ (and classes.txt or obj.names)",
         (),
     ),
     "masks": (

@@ -410,6 +410,15 @@ def test_csv_files_of_roboflow_and_tensorflow(folder, header):
         read_csv(folder / "empty")
 
 
+def test_images_in_the_folder_of_their_split(folder):
+    """The layout of a well-known tutorial: train_labels.csv beside train/."""
+    (folder / "train").mkdir()
+    (folder / "a.png").rename(folder / "train" / "a.png")
+    (folder / "train_labels.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.png,cat,1,2,3,4\n")
+    (split,), _ = read_csv(folder)
+    assert (split.name, split.image_folder, split.num_objects) == ("train_labels", folder / "train", 1)
+
+
 def test_a_row_with_an_image_alone_is_one_without_objects(folder):
     (folder / "boxes.csv").write_text("filename,class,xmin,ymin,xmax,ymax\na.png,,,,,\nb,cat,1,2,3,4\n")
     splits, classes = read_csv(folder / "boxes.csv", ["cat", "dog"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,21 +41,18 @@ def find_files(source: Path, suffix: str, is_one: Callable[[Path], bool], what: 
 
 
 def image_folders(file: Path, told: Path | None) -> list[Path]:
-    """Where the images of an annotation file may be: the folder that the user named, else its own, a folder "images"
-    in it, or beside it."""
+    """Where the images of an annotation file may be: the folder that the user named, else its own, a folder "images" in
+    it or beside it, or one that is called as a word of its name (train/ beside train_labels.csv)."""
     if told is not None:
         if not told.is_dir():
             raise InputError(f"--images {told}: no such folder")
         return [told]
+    words = (*IMAGE_FOLDERS, *re.findall("[a-z]+", file.stem.lower()))
     places = [file.parent, file.parent.parent]
     inside = [
-        path for place in places for path in sorted(place.iterdir()) if path.is_dir() and _is_image_folder(path.name)
+        path for place in places for path in sorted(place.iterdir()) if path.is_dir() and path.name.lower() in words
     ]
-    return [places[0], *inside, places[1]]
-
-
-def _is_image_folder(name: str) -> bool:
-    return name.lower() in IMAGE_FOLDERS
+    return list(dict.fromkeys([places[0], *inside, places[1]]))
 
 
 def find_image(name: Any, folders: Iterable[Path]) -> Path:

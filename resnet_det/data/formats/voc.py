@@ -157,7 +157,8 @@ def _find_image(folder: Path, path: Path, root: ElementTree.Element) -> Path:
     candidates += [folder / (path.stem + suffix) for suffix in suffixes]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        raise InputError(f"{path}: neither {named.name} nor {path.stem}.jpg is in {folder}")
+        wanted = dict.fromkeys(name for name in (named.name if said else "", f"{path.stem}.jpg") if name)
+        raise InputError(f"{path}: no image {' or '.join(wanted)} in {folder}")
     return found
 
 
