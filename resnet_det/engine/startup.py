@@ -17,6 +17,7 @@ from detectron2.engine import default_argument_parser
 from resnet_det.config import add_resnet_det_config, check_cfg
 from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
+from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
@@ -102,6 +103,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
+    set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     cfg.freeze()
     return cfg
 

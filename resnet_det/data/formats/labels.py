@@ -20,7 +20,7 @@ from resnet_det.errors import InputError
 from resnet_det.outputs import OutputFolder
 
 MAX_LISTED = 10  # problems listed in a message
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 @dataclass(frozen=True)

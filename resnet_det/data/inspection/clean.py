@@ -17,6 +17,7 @@ from resnet_det.data.coco import CocoData, Problem, judge_content
 from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
 from resnet_det.data.coco.masks import as_json
+from resnet_det.data.images import allow_pixels, is_deep, to_eight_bits
 from resnet_det.data.inspection.boxes import clip_boxes
 from resnet_det.data.inspection.sets import InspectedSet, inspect_data
 from resnet_det.outputs import link_file
@@ -49,7 +50,7 @@ NORMALISED = {
     "ignore": "marked ignore, now crowd regions",
     "duplicate-category-name": "with a name of their own",
 }
-REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image"}
+REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image", "animated-image"}
 _FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "BMP": "BMP", "TIFF": "TIFF", "WEBP": "WEBP", "PPM": "PPM"}  # others: PNG
 
 
@@ -243,7 +244,7 @@ def _write_image(source: Path, target: Path, kind: str | None) -> None:
         return
     if kind:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(source) as image:
+        with allow_pixels(None), Image.open(source) as image:  # those with too many were not judged
             file_format = _FORMATS.get(image.format, "PNG")
             rewrite = make_rgb(image if kind == "exif-size" else ImageOps.exif_transpose(image))
         rewrite.save(target, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
@@ -252,16 +253,6 @@ def _write_image(source: Path, target: Path, kind: str | None) -> None:
 
 
 def make_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB pixels without metadata, as stored.
-
-    More bits are scaled down from the smallest of 8, 10, 12, 14, 16, ... bits that hold the image: cameras and
-    microscopes store 12 bits in 16.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        bits = 8
-        while values.max() >= 2**bits:
-            bits += 2
-        image = Image.fromarray(np.clip(values / 2 ** (bits - 8), 0, 255).astype(np.uint8))
-    converted = image.convert("RGB")
-    return Image.fromarray(np.asarray(converted))
+    """8-bit RGB pixels without metadata, as stored; more bits are scaled down."""
+    image = to_eight_bits(image) if is_deep(image) else image
+    return Image.fromarray(np.asarray(image.convert("RGB")))
