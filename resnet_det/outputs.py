@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,6 +74,15 @@ def make_new_folder(folder: Path, *, flag: str = "--output") -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{flag} {folder}: is there, and not an empty folder; name a new one")
     make_folder(folder, flag=flag)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Have a file in a new place, too: as a hard link, or else as a copy. Its folder is made if it is not there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def check_new_file(path: Path, *, flag: str = "--output") -> None:

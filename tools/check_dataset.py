@@ -39,6 +39,13 @@ def main() -> int:
         "--workers", type=_positive, metavar="N", help="threads that read images (default: one per CPU)"
     )
     parser.add_argument(
+        "--max-image-pixels",
+        type=_positive,
+        default=0,
+        metavar="N",
+        help="the most pixels of an image that are read, as RESNET_DET.DATA.MAX_IMAGE_PIXELS (default: Pillow's limit)",
+    )
+    parser.add_argument(
         "--crowd-as-objects",
         action="store_true",
         help="treat crowd regions (iscrowd 1) as objects, as CVAT's brush masks are meant; a copy of --fix has none",
@@ -54,7 +61,12 @@ def main() -> int:
             # New, for writing over a hard link would change the original; and before time is spent on the inspection.
             make_new_folder(args.fix, flag="--fix")
         pairs = list(zip(args.annotations, args.images, strict=True))
-        sets = inspect_sets(pairs, workers=args.workers, crowd_as_objects=args.crowd_as_objects)
+        sets = inspect_sets(
+            pairs,
+            workers=args.workers,
+            crowd_as_objects=args.crowd_as_objects,
+            max_pixels=args.max_image_pixels,
+        )
         for one in sets:
             counts = ", ".join(
                 f"{key} {len(one.content.get(key, ())):,}" for key in ("images", "annotations", "categories")
@@ -79,7 +91,7 @@ def main() -> int:
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r}; a number of threads from 1 would be right")
+        raise argparse.ArgumentTypeError(f"{text!r}; a number from 1 on would be right")
     return int(text)
 
 

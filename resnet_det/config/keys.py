@@ -32,6 +32,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.DATA.MAPPER = "detectron2"
     # What a training image that cannot be read or used does: "raise" stops, "skip" takes the next one and lists it.
     defaults.RESNET_DET.DATA.ON_BAD_IMAGE = "raise"
+    # The most pixels of an image that are read; 0: Pillow's limit (178,956,970), against files that unpack to more.
+    defaults.RESNET_DET.DATA.MAX_IMAGE_PIXELS = 0
     # Loading: pinned memory for a model on a GPU, and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
     defaults.RESNET_DET.DATA.PIN_MEMORY = True
     defaults.RESNET_DET.DATA.PREFETCH_FACTOR = 2

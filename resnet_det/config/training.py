@@ -41,6 +41,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("RESNET_DET.TRAIN.KEEP_CHECKPOINTS", train.KEEP_CHECKPOINTS, 0, None),
         ("RESNET_DET.TRAIN.EARLY_STOPPING", train.EARLY_STOPPING, 0, None),
         ("RESNET_DET.TRAIN.GRACE_SECONDS", train.GRACE_SECONDS, 0, None),
+        ("RESNET_DET.DATA.MAX_IMAGE_PIXELS", data.MAX_IMAGE_PIXELS, 0, None),
         ("RESNET_DET.DATA.PREFETCH_FACTOR", data.PREFETCH_FACTOR, 1, None),
         ("RESNET_DET.TEST.BATCH_SIZE", test.BATCH_SIZE, 1, None),
         ("RESNET_DET.TEST.MAX_IMAGES", test.MAX_IMAGES, 0, None),

@@ -16,9 +16,11 @@ from resnet_det.data.loading.register import (
 from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.data.mapping.fast_mapper import FastDatasetMapper
 from resnet_det.data.mapping.mapper import build_mapper
+from resnet_det.data.mapping.plain_mapper import PlainDatasetMapper
 
 __all__ = [
     "FastDatasetMapper",
+    "PlainDatasetMapper",
     "build_augmentations",
     "build_mapper",
     "count_classes",

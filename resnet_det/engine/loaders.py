@@ -15,7 +15,7 @@ from resnet_det.data.loading.dicts import load_dataset_dicts
 from resnet_det.data.loading.fit import needed_tasks
 from resnet_det.data.loading.loader import ListLoader, category_repeat_factors, make_train_loader
 from resnet_det.data.loading.serialized import SerializedDicts
-from resnet_det.data.mapping.mapper import MAPPERS, Mapper, build_mapper, complete_labels
+from resnet_det.data.mapping.mapper import Mapper, build_mapper, complete_labels, make_mapper
 
 
 def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
@@ -82,15 +82,16 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
 def build_validation_loss_loader(cfg: CfgNode, name: str) -> DataLoader:
     """The same images with their annotations, as training has them, but resized as for a test and not augmented."""
     resize = T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)
-    mapper = MAPPERS[cfg.RESNET_DET.DATA.MAPPER](
-        is_train=True,
-        augmentations=[resize],
-        image_format=cfg.INPUT.FORMAT,
-        use_instance_mask=cfg.MODEL.MASK_ON,
-        use_keypoint=cfg.MODEL.KEYPOINT_ON,
-        instance_mask_format=cfg.INPUT.MASK_FORMAT,
-        precomputed_proposal_topk=cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
-    )
+    arguments = {
+        "is_train": True,
+        "augmentations": [resize],
+        "image_format": cfg.INPUT.FORMAT,
+        "use_instance_mask": cfg.MODEL.MASK_ON,
+        "use_keypoint": cfg.MODEL.KEYPOINT_ON,
+        "instance_mask_format": cfg.INPUT.MASK_FORMAT,
+        "precomputed_proposal_topk": cfg.DATASETS.PRECOMPUTED_PROPOSAL_TOPK_TEST if cfg.MODEL.LOAD_PROPOSALS else None,
+    }
+    mapper = make_mapper(cfg, arguments)
     return _make_test_loader(cfg, name, complete_labels(cfg, mapper))
 
 

@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 
 from resnet_det.config import check_cfg, merge_cfg
 from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
+from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
@@ -68,6 +69,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         prepare_weights(cfg)
     elif checkpoint is not None and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
         take_matched_keys_(cfg, checkpoint)
+    set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     cfg.freeze()
     return cfg
 

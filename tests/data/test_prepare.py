@@ -98,8 +98,11 @@ def test_voc_classes_can_be_given_in_their_order(voc):
     splits, names = read_voc(voc, class_names=["dog", "cat"])
     assert names.names == ["dog", "cat"]
     assert [split.problems for split in splits] == [[], []]
-    splits, _ = read_voc(voc, class_names=["dog"])
-    assert "a.xml: object 2 is a 'cat', which is not among the classes given" in splits[0].problems[0]
+    splits, names = read_voc(voc, class_names=["dog"])
+    assert splits[0].unread == {"objects of 'cat', which is not among the classes given": 1}
+    assert [item.class_name for item in splits[0].images[0].objects] == ["dog"]
+    with pytest.raises(InputError, match="train: 1 objects of 'cat', which is not among the classes given"):
+        write_coco(splits, names, voc / "out", strict=True)
 
 
 def test_voc_without_lists_is_one_split(voc):
@@ -137,8 +140,8 @@ def test_voc_problems_are_named_and_nothing_is_written(voc, tmp_path, text, mess
 def test_missing_files_of_voc_are_named(voc):
     (voc / "JPEGImages" / "a.png").unlink()
     (voc / "Annotations" / "b.xml").unlink()
-    missing_image, missing_xml = read_voc(voc)[0][0].problems
-    assert "a.xml: neither a.png nor a.jpg is in" in missing_image
+    missing_image, missing_xml = read_voc(voc)[0][0].left_out
+    assert "a.xml: no image a.png or a.jpg in" in missing_image
     assert "b.xml: no such file, but train lists it" in missing_xml
 
 
@@ -215,11 +218,11 @@ def test_many_problems_are_counted_and_the_first_listed(yolo, tmp_path):
     assert message.count("the class is 7") == 10
 
 
-def test_broken_images_and_lonely_labels_are_problems(yolo):
+def test_broken_images_and_lonely_labels_are_named(yolo):
     (yolo / "images" / "train" / "a.png").write_bytes(b"no image")
     (yolo / "labels" / "val" / "d.txt").write_text("")
     train, val = read_yolo(yolo)[0]
-    assert "a.png: not an image" in train.problems[0]
+    assert "a.png: not an image" in train.left_out[0]
     assert "d.txt: there is no image for it" in val.notes[0]
 
 
@@ -368,6 +371,28 @@ def test_yolo_takes_the_classes_from_a_file_of_names(yolo, name):
     splits, classes = read_yolo(yolo)
     assert classes.names == ["cat", "dog"]
     assert splits[0].num_objects == 2
+
+
+def test_darknet_and_cvat_have_obj_data(yolo):
+    """CVAT's YOLO 1.1 writes paths below a folder data/ that is not there."""
+    for path in (yolo / "images" / "train" / "a.png", yolo / "labels" / "train" / "a.txt"):
+        (yolo / "obj_train_data").mkdir(exist_ok=True)
+        path.rename(yolo / "obj_train_data" / path.name)
+    (yolo / "data.yaml").unlink()
+    (yolo / "obj.names").write_text("cat\ndog\n")
+    (yolo / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    (yolo / "train.txt").write_text("data/obj_train_data/a.png\n")
+    (split,), classes = read_yolo(yolo)
+    assert (split.name, split.num_objects, split.left_out, classes.names) == ("train", 2, [], ["cat", "dog"])
+
+
+def test_a_split_that_is_not_there_is_left_out(yolo):
+    (yolo / "data.yaml").write_text(
+        "train: ../images/train\nval: images/val\ntest: ../test/images\nnames: [cat, dog]\n"
+    )
+    splits, _ = read_yolo(yolo)
+    assert [split.name for split in splits] == ["train", "val"]
+    assert "test: no folder" in splits[0].left_out[0]
 
 
 def test_labels_of_darknet_are_beside_their_images(yolo):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from resnet_det.data.images import allow_pixels
 from resnet_det.errors import InputError
 
 ORIENTATION = 0x0112  # the EXIF tag
@@ -19,10 +20,10 @@ def read_image_size(path: Path) -> tuple[int, int]:
         InputError: it is missing or is no image.
     """
     try:
-        with Image.open(path) as image:
+        with allow_pixels(None), Image.open(path) as image:
             turned = image.getexif().get(ORIENTATION) in TRANSPOSED
             return (image.height, image.width) if turned else image.size
     except FileNotFoundError:
         raise InputError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: not an image: {error}") from None

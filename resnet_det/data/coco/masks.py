@@ -167,6 +167,13 @@ def _read_rle_list(masks: list[dict[str, Any]], height: int, width: int) -> Read
     return Read(merged, "other-form", "its segmentation is a list of run-length codes; one would be right")
 
 
+def as_json(mask: Any) -> Any:
+    """A mask as JSON can have it: run lengths as text."""
+    if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
+        return {**mask, "counts": mask["counts"].decode("ascii")}
+    return mask
+
+
 def count_rle_pixels(text: str) -> int:
     """The sum of a compressed run-length code. Source: pycocotools' rleFrString."""
     codes = np.frombuffer(text.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48

@@ -1,4 +1,4 @@
-"""Labelled images on their way from another format to COCO's: what the readers of VOC and YOLO have in common."""
+"""Labelled images on their way from another format to COCO's: what all readers have in common."""
 
 from __future__ import annotations
 
@@ -11,23 +11,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pycocotools import mask as mask_util
+
 from resnet_det.data.coco import judge_content
 from resnet_det.data.coco.image_files import check_images
+from resnet_det.data.coco.masks import as_json
 from resnet_det.errors import InputError
 from resnet_det.outputs import OutputFolder
 
 MAX_LISTED = 10  # problems listed in a message
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
 
 
 @dataclass(frozen=True)
 class LabelledObject:
-    """One object: its class, box [x, y, width, height], polygon [x0, y0, ...] and keypoints [x, y, visibility, ...] in
-    pixels, and COCO's ``iscrowd``."""
+    """One object.
+
+    Args:
+        box: x, y, width, height in pixels.
+        mask: polygons [x0, y0, ...] in pixels, or pycocotools' run lengths.
+        is_crowd: COCO's ``iscrowd``.
+        keypoints: x, y in pixels and visibility of each.
+    """
 
     class_name: str
     box: tuple[float, float, float, float]
-    polygon: tuple[float, ...] = ()
+    mask: Sequence[Sequence[float]] | dict[str, Any] = ()
     is_crowd: bool = False
     keypoints: tuple[float, ...] = ()
 
@@ -48,7 +57,8 @@ class Split:
 
     Args:
         problems: what keeps the split from being used.
-        left_out: lines or objects that cannot be read, and are left out.
+        left_out: images, lines or objects that cannot be read, and are left out.
+        unread: objects of a kind that is not read, such as points, and how many.
         mended: what was mended, and how often.
         notes: what else is to be said.
     """
@@ -58,6 +68,7 @@ class Split:
     images: list[LabelledImage] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
     mended: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -80,8 +91,8 @@ def write_coco(
     """Write ``<folder>/<split>.json`` for each split, all or none.
 
     Args:
-        strict: lines and objects that are left out are problems, too. They are so anyway where they are more than the
-            objects that can be read: then it is another format.
+        strict: what is left out or not read is a problem, too. What cannot be read is so anyway where that is more
+            than the objects that can be: then it is another format.
 
     Raises:
         InputError: a file is there already; or a split has problems; the first ones are listed, and nothing is written.
@@ -90,6 +101,8 @@ def write_coco(
     for split in splits:
         if strict or len(split.left_out) > split.num_objects:
             problems += split.left_out
+        if strict:
+            problems += [f"{split.name}: {count} {what}" for what, count in split.unread.items()]
     contents = [to_coco(split.images, classes) for split in splits]
     for split, content in zip(splits, contents, strict=True):
         if not split.problems:
@@ -111,7 +124,7 @@ def write_coco(
 
 
 def to_coco(images: Sequence[LabelledImage], classes: Classes) -> dict[str, Any]:
-    """The content of a COCO annotation file. Ids start at 1; areas are those of the polygons, else of the boxes."""
+    """The content of a COCO annotation file. Ids start at 1; areas are those of the masks, else of the boxes."""
     category_ids = {name: index for index, name in enumerate(classes.names, start=1)}
     annotations = []
     for image_id, image in enumerate(images, start=1):
@@ -121,11 +134,13 @@ def to_coco(images: Sequence[LabelledImage], classes: Classes) -> dict[str, Any]
                 "image_id": image_id,
                 "category_id": category_ids[item.class_name],
                 "bbox": list(item.box),
-                "area": polygon_area(item.polygon) if item.polygon else item.box[2] * item.box[3],
+                "area": mask_area(item.mask, image) if item.mask else item.box[2] * item.box[3],
                 "iscrowd": int(item.is_crowd),
             }
-            if item.polygon:
-                annotation["segmentation"] = [list(item.polygon)]
+            if isinstance(item.mask, dict):
+                annotation["segmentation"] = as_json(item.mask)
+            elif item.mask:
+                annotation["segmentation"] = [list(polygon) for polygon in item.mask]
             if item.keypoints:
                 annotation["keypoints"] = list(item.keypoints)
                 annotation["num_keypoints"] = sum(visibility > 0 for visibility in item.keypoints[2::3])
@@ -149,6 +164,7 @@ def describe_losses(split: Split) -> list[str]:
     if split.left_out:
         lines.append(f"{len(split.left_out)} left out, such as {split.left_out[0]}")
         lines += [f"  {one}" for one in split.left_out[1:MAX_LISTED]]
+    lines += [f"{count} {what}: not read" for what, count in split.unread.items()]
     return lines + split.notes[:MAX_LISTED]
 
 
@@ -156,6 +172,44 @@ def count_objects(split: Split, class_names: Sequence[str]) -> dict[str, int]:
     """How many objects of each class ``split`` has."""
     counts = Counter(item.class_name for image in split.images for item in image.objects)
     return {name: counts[name] for name in class_names}
+
+
+def place_images(split: Split, found: Sequence[tuple[Path, tuple[int, int], list[LabelledObject]]]) -> None:
+    """Take images with their sizes and objects into ``split``, whose image folder becomes the one that has them all."""
+    parents = {os.path.abspath(path.parent) for path, _, _ in found}
+    if parents:
+        split.image_folder = Path(os.path.commonpath(parents))
+    split.images += [
+        LabelledImage(os.path.relpath(os.path.abspath(path), split.image_folder), *size, objects)
+        for path, size, objects in found
+    ]
+
+
+def take_classes(splits: Sequence[Split], class_names: Sequence[str]) -> Classes:
+    """The classes of all objects: those that were asked for, in their order, else all that occur, by alphabet.
+
+    Objects of other classes are left out and counted.
+    """
+    if not class_names:
+        return Classes(
+            sorted({item.class_name for split in splits for image in split.images for item in image.objects})
+        )
+    for split in splits:
+        for image in split.images:
+            others = [item.class_name for item in image.objects if item.class_name not in class_names]
+            if others:
+                split.unread.update(f"objects of {name!r}, which is not among the classes given" for name in others)
+                image.objects[:] = [item for item in image.objects if item.class_name in class_names]
+    return Classes(list(class_names))
+
+
+def mask_area(mask: Sequence[Sequence[float]] | dict[str, Any], image: LabelledImage) -> float:
+    """Area of a mask in pixels; of several polygons, that of their union."""
+    if not isinstance(mask, dict):
+        if len(mask) == 1:
+            return polygon_area(mask[0])
+        mask = mask_util.merge(mask_util.frPyObjects([list(polygon) for polygon in mask], image.height, image.width))
+    return float(mask_util.area(mask))
 
 
 def polygon_area(polygon: Sequence[float]) -> float:

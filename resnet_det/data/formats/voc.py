@@ -9,7 +9,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledImage, LabelledObject, Split
+from resnet_det.data.formats.labels import (
+    IMAGE_SUFFIXES,
+    Classes,
+    LabelledImage,
+    LabelledObject,
+    Split,
+    take_classes,
+)
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -55,17 +62,11 @@ def read_voc(
             try:
                 image = _read_image(path, split, zero_based=zero_based, ignore_difficult=ignore_difficult)
             except InputError as error:
-                split.problems.append(str(error))
+                split.left_out.append(str(error))
                 continue
             split.images.append(image)
-            split.problems += [
-                f"{path}: object {number} is a {item.class_name!r}, which is not among the classes given"
-                for number, item in enumerate(image.objects, start=1)
-                if class_names and item.class_name not in class_names
-            ]
         splits.append(split)
-    found = {item.class_name for split in splits for image in split.images for item in image.objects}
-    return splits, Classes([*class_names, *sorted(found - set(class_names))])
+    return splits, take_classes(splits, class_names)
 
 
 def _find_splits(folder: Path, split_names: Sequence[str]) -> dict[str, tuple[Path, Path, list[str]]]:
@@ -156,7 +157,8 @@ def _find_image(folder: Path, path: Path, root: ElementTree.Element) -> Path:
     candidates += [folder / (path.stem + suffix) for suffix in suffixes]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is None:
-        raise InputError(f"{path}: neither {named.name} nor {path.stem}.jpg is in {folder}")
+        wanted = dict.fromkeys(name for name in (named.name if said else "", f"{path.stem}.jpg") if name)
+        raise InputError(f"{path}: no image {' or '.join(wanted)} in {folder}")
     return found
 
 

@@ -11,13 +11,15 @@ from typing import Any
 import yaml
 
 from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledImage, Split
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, Split, place_images
 from resnet_det.data.formats.yolo_lines import read_labels
 from resnet_det.errors import InputError
 
 SPLITS = ("train", "val", "test")
 SPLIT_KEYS = {"val": ("val", "valid", "validation")}
 NAME_FILES = ("classes.txt", "obj.names")  # Label Studio's and labelImg's, darknet's
+CONFIGS = ("data.yaml", "obj.data")
+PREFIXES = ("../", "data/")
 PAIR = 2
 
 
@@ -29,6 +31,7 @@ class _Source:
     keypoint_shape: tuple[int, int] | None
     splits: dict[str, list[Path]]  # image files
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # splits that are not there
 
 
 def read_yolo(source: str | os.PathLike[str], class_names: Sequence[str] = ()) -> tuple[list[Split], Classes]:
@@ -39,8 +42,8 @@ def read_yolo(source: str | os.PathLike[str], class_names: Sequence[str] = ()) -
     label file has no objects.
 
     Args:
-        source: data.yaml, the folder it is in, or a folder with images/ and labels/; its splits are the folders in
-            images/, else all images are one split, "all".
+        source: data.yaml, darknet's obj.data (CVAT's YOLO 1.1), the folder it is in, or a folder with images/ and
+            labels/; its splits are the folders in images/, else all images are one split, "all".
         class_names: the classes in their order, instead of those in data.yaml, classes.txt or obj.names.
 
     Returns:
@@ -50,38 +53,47 @@ def read_yolo(source: str | os.PathLike[str], class_names: Sequence[str] = ()) -
         InputError: it is no such data set, or the classes are not known.
     """
     source = Path(source)
-    config = source / "data.yaml" if source.is_dir() else source
+    configs = [source / name for name in CONFIGS] if source.is_dir() else [source]
+    config = next((path for path in configs if path.is_file()), source)
     found = _read_config(config, class_names) if config.is_file() else _read_folder(source, class_names)
     splits = [_read_split(name, images, found) for name, images in found.splits.items()]
     splits[0].notes += found.notes
+    splits[0].left_out += found.left_out
     return splits, found.classes
 
 
 def _read_config(path: Path, class_names: Sequence[str]) -> _Source:
-    content = _read_yaml(path)
+    content = _read_data_file(path) if path.suffix == ".data" else _read_yaml(path)
     names = list(class_names) or _names_of(content, path)
     shape = content.get("kpt_shape")
     if shape is not None and not (isinstance(shape, list) and len(shape) == PAIR and shape[1] in (2, 3)):
         raise InputError(f"{path}: kpt_shape is {shape!r}; [number of keypoints, 2 or 3] would be right")
     keypoints = _name_keypoints(content, shape[0]) if shape else []
     notes: list[str] = []
-    splits = {}
+    splits, missing = {}, []
     for name in SPLITS:
         value = next((content[key] for key in SPLIT_KEYS.get(name, (name,)) if content.get(key)), None)
         if value:
             entries = value if isinstance(value, list) else [value]
             if not all(isinstance(entry, str) for entry in entries):
                 raise InputError(f"{path}: {name} is {value!r}; folders of images, or lists of them, expected")
-            splits[name] = [image for entry in entries for image in _find_images(entry, name, content, path, notes)]
+            try:
+                splits[name] = [image for entry in entries for image in _find_images(entry, name, content, path, notes)]
+            except InputError as error:  # Roboflow's data.yaml names splits that a data set does not have
+                missing.append(str(error))
+    if missing and not splits:
+        raise InputError(missing[0])
     if not splits:
         raise InputError(f"{path}: none of {', '.join(SPLITS)} is there")
-    return _Source(Classes(names, keypoints), tuple(shape) if shape else None, splits, list(dict.fromkeys(notes)))
+    return _Source(
+        Classes(names, keypoints), tuple(shape) if shape else None, splits, list(dict.fromkeys(notes)), missing
+    )
 
 
 def _read_folder(source: Path, class_names: Sequence[str]) -> _Source:
     folder = source / "images"
     if not folder.is_dir():
-        raise InputError(f"{source}: neither data.yaml nor a folder images is there")
+        raise InputError(f"{source}: neither {' nor '.join(CONFIGS)} nor a folder images is there")
     files = [source / name for name in NAME_FILES] + [source / "labels" / name for name in NAME_FILES]
     file = next((file for file in files if file.is_file()), None)
     names = list(class_names) or (_read_lines(file) if file else [])
@@ -101,6 +113,12 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: keys expected, such as names, train and val")
     return content
+
+
+def _read_data_file(path: Path) -> dict[str, Any]:
+    """The lines key = value of darknet's file."""
+    pairs = [line.partition("=") for line in _read_lines(path) if "=" in line]
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def _names_of(content: dict[str, Any], path: Path) -> list[str]:
@@ -146,7 +164,7 @@ def _find_images(value: str, split: str, content: dict[str, Any], path: Path, no
     value = value.replace("\\", "/")
     told = str(content.get("path") or "").replace("\\", "/")
     roots = list(dict.fromkeys([path.parent / told, path.parent, Path.cwd()]))
-    candidates = [(root, root / one) for root in roots for one in (value, value.removeprefix("../"))]
+    candidates = [(root, root / one) for root in roots for one in (value, *_without_prefixes(value))]
     root, target = next(((root, one) for root, one in candidates if one.exists()), (None, None))
     if target is None or not (target.is_dir() or target.suffix == ".txt"):
         raise InputError(f"{path}: {split}: no folder {roots[0] / value}, nor below {', '.join(map(str, roots[1:]))}")
@@ -160,7 +178,13 @@ def _find_images(value: str, split: str, content: dict[str, Any], path: Path, no
 
 def _find_listed(line: str, roots: Sequence[Path]) -> Path:
     """The image that a line of a list names; relative to the list, to ``path``, or to the yaml file."""
-    return next((root / line for root in roots if (root / line).is_file()), roots[0] / line)
+    paths = [root / one for one in (line, *_without_prefixes(line)) for root in roots]
+    return next((path for path in paths if path.is_file()), paths[0])
+
+
+def _without_prefixes(path: str) -> list[str]:
+    """A path without what others write before it: Roboflow "../", CVAT and darknet "data/"."""
+    return [path.removeprefix(prefix) for prefix in PREFIXES if path.startswith(prefix)]
 
 
 def list_images(folder: Path) -> list[Path]:
@@ -168,24 +192,23 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def _read_split(name: str, images: Sequence[Path], source: _Source) -> Split:
-    parents = {os.path.abspath(path.parent) for path in images}
-    folder = Path(os.path.commonpath(parents)) if parents else Path()
-    split = Split(name, folder)
-    folders, num_label_files, known = set(), 0, set()
+    split = Split(name, Path())
+    found, folders, num_label_files, known = [], set(), 0, set()
     for path in images:
         label = find_label(path)
         folders.add(label.parent)
         known.add(label)
+        num_label_files += label.is_file()
         try:
             size = read_image_size(path)
         except InputError as error:
-            split.problems.append(str(error))
+            split.left_out.append(str(error))
             continue
         objects = []
         if label.is_file():
-            num_label_files += 1
             objects = read_labels(label, size, source.classes.names, source.keypoint_shape, split)
-        split.images.append(LabelledImage(os.path.relpath(os.path.abspath(path), folder), *size, objects))
+        found.append((path, size, objects))
+    place_images(split, found)
     if not num_label_files:
         where = ", ".join(map(str, sorted(folders))) or "no folder"
         split.problems.append(f"{where}: no label file for any of the {len(images)} images")

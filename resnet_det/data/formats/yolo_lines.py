@@ -13,6 +13,7 @@ from resnet_det.errors import InputError
 BOX_NUMBERS = 4
 MIN_POLYGON_NUMBERS = 6
 ROUNDING = 0.01  # a share of the image's sides beyond 0 to 1 that is clipped
+PIXEL_DIGITS = 5  # of a coordinate in pixels: less than shares of six digits tell
 
 
 def read_labels(
@@ -80,9 +81,15 @@ def _parse_line(
         raise InputError("the box is empty")
     width, height = size
     sides = (width, height) * (len(numbers) // 2)
-    polygon = () if is_box else tuple(number * side for number, side in zip(numbers, sides, strict=True))
-    box = (x0 * width, y0 * height, (x1 - x0) * width, (y1 - y0) * height)
-    return LabelledObject(name, box, polygon, keypoints=keypoints)
+    polygons = [] if is_box else [[_to_px(number, side) for number, side in zip(numbers, sides, strict=True)]]
+    left, top, right, bottom = _to_px(x0, width), _to_px(y0, height), _to_px(x1, width), _to_px(y1, height)
+    box = (left, top, round(right - left, PIXEL_DIGITS), round(bottom - top, PIXEL_DIGITS))
+    return LabelledObject(name, box, polygons, keypoints=keypoints)
+
+
+def _to_px(share: float, side: int) -> float:
+    """A share of a side in pixels, without the noise of the division that made it."""
+    return round(share * side, PIXEL_DIGITS)
 
 
 def _read_class(word: str, count: int, mended: Counter[str]) -> int:
@@ -109,5 +116,5 @@ def _read_keypoints(numbers: list[float], width: int, size: tuple[int, int]) -> 
         if not all(map(math.isfinite, (x, y, visibility))):
             raise InputError("its keypoints are not finite numbers")
         is_labelled = visibility > 0
-        points += [x * size[0] * is_labelled, y * size[1] * is_labelled, min(int(visibility), 2)]
+        points += [_to_px(x, size[0]) * is_labelled, _to_px(y, size[1]) * is_labelled, min(int(visibility), 2)]
     return tuple(points)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
@@ -17,8 +16,11 @@ from PIL import Image, ImageOps
 from resnet_det.data.coco import CocoData, Problem, judge_content
 from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
+from resnet_det.data.coco.masks import as_json
+from resnet_det.data.images import allow_pixels, is_deep, to_eight_bits
 from resnet_det.data.inspection.boxes import clip_boxes
 from resnet_det.data.inspection.sets import InspectedSet, inspect_data
+from resnet_det.outputs import link_file
 
 DROPPED = {
     "malformed-entry",
@@ -48,7 +50,7 @@ NORMALISED = {
     "ignore": "marked ignore, now crowd regions",
     "duplicate-category-name": "with a name of their own",
 }
-REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image"}
+REWRITTEN = {"exif-rotation", "exif-size", "cmyk-image", "16-bit-image", "animated-image"}
 _FORMATS = {"JPEG": "JPEG", "MPO": "JPEG", "BMP": "BMP", "TIFF": "TIFF", "WEBP": "WEBP", "PPM": "PPM"}  # others: PNG
 
 
@@ -147,13 +149,6 @@ def _normalise(content: dict[str, Any], data: CocoData) -> None:
                 target[key] = as_json(value)
 
 
-def as_json(mask: Any) -> Any:
-    """A mask as JSON can have it: run lengths as text."""
-    if isinstance(mask, dict) and isinstance(mask["counts"], bytes):
-        return {**mask, "counts": mask["counts"].decode("ascii")}
-    return mask
-
-
 def _change(content: dict[str, Any], problems: Sequence[Problem]) -> Counter[str]:
     """Change ``content`` in place by one round of ``problems``."""
     made: Counter[str] = Counter()
@@ -247,30 +242,17 @@ def _write_image(source: Path, target: Path, kind: str | None) -> None:
     """Link or copy a file; rewrite it as 8-bit RGB if there is a ``kind`` of problem with it."""
     if target.exists():  # sets that share a folder may share images
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
     if kind:
-        with Image.open(source) as image:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with allow_pixels(None), Image.open(source) as image:  # those with too many were not judged
             file_format = _FORMATS.get(image.format, "PNG")
             rewrite = make_rgb(image if kind == "exif-size" else ImageOps.exif_transpose(image))
         rewrite.save(target, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
         return
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copy2(source, target)
+    link_file(source, target)
 
 
 def make_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB pixels without metadata, as stored.
-
-    More bits are scaled down from the smallest of 8, 10, 12, 14, 16, ... bits that hold the image: cameras and
-    microscopes store 12 bits in 16.
-    """
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        bits = 8
-        while values.max() >= 2**bits:
-            bits += 2
-        image = Image.fromarray(np.clip(values / 2 ** (bits - 8), 0, 255).astype(np.uint8))
-    converted = image.convert("RGB")
-    return Image.fromarray(np.asarray(converted))
+    """8-bit RGB pixels without metadata, as stored; more bits are scaled down."""
+    image = to_eight_bits(image) if is_deep(image) else image
+    return Image.fromarray(np.asarray(image.convert("RGB")))

@@ -18,6 +18,8 @@ from PIL import ExifTags, Image
 
 from resnet_det.data.coco import Problem
 from resnet_det.data.coco.image_size import TRANSPOSED
+from resnet_det.data.images import allow_pixels, check_pixels, describe_kinds
+from resnet_det.errors import InputError
 
 HASH_SIDE = 16  # 256 bits: unrelated photographs differ in 90 or more, resized or recompressed ones in at most 10
 NEAR_BITS = 48
@@ -40,7 +42,7 @@ class ImageFindings:
 
 
 def inspect_images(
-    entries: Sequence[dict[str, Any]], folder: Path, *, workers: int | None, with_hashes: bool
+    entries: Sequence[dict[str, Any]], folder: Path, *, workers: int | None, with_hashes: bool, max_pixels: int = 0
 ) -> list[ImageFindings]:
     """Read all image files of well-formed ``entries``, in parallel: Pillow decodes outside Python's lock.
 
@@ -48,17 +50,20 @@ def inspect_images(
         entries: entries of an annotation file's images.
         workers: threads; None for one per CPU.
         with_hashes: compute perceptual hashes.
+        max_pixels: the most of an image that are read; 0: Pillow's limit.
     """
-    with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
+    with warnings.catch_warnings(), allow_pixels(max_pixels), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")  # Pillow warns of odd metadata and large images, which are fine
-        found = pool.map(lambda entry: inspect_image(entry, folder, with_hash=with_hashes), entries)
+        found = pool.map(
+            lambda entry: inspect_image(entry, folder, with_hash=with_hashes, max_pixels=max_pixels), entries
+        )
         progress = tqdm.tqdm(
             found, total=len(entries), desc=f"images of {folder.name}", unit="image", leave=False, disable=None
         )
         return list(progress)
 
 
-def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool) -> ImageFindings:
+def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool, max_pixels: int = 0) -> ImageFindings:
     """Read one image file to its end and compare it with its entry."""
     path = folder / entry["file_name"]
     try:
@@ -68,6 +73,10 @@ def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool) -> Im
     digest = hashlib.sha1(content, usedforsecurity=False).digest()
     try:
         image = Image.open(io.BytesIO(content))
+        check_pixels(image, str(path), max_pixels)
+    except (InputError, Image.DecompressionBombError) as error:
+        advice = "RESNET_DET.DATA.MAX_IMAGE_PIXELS and --max-image-pixels set the limit"
+        return ImageFindings([("huge-image", f"{error}; {advice}")], digest)
     except Exception as error:  # Pillow raises whatever its decoders meet in broken files
         reason = f"{len(content):,} bytes, {type(error).__name__}" if content else "it is empty"
         return ImageFindings([("unreadable-image", f"not a readable image: {reason}")], digest)
@@ -139,10 +148,12 @@ def _compare_size(stored: tuple[int, int], told: tuple[int, int], orientation: i
 
 def _inspect_mode(image: Image.Image) -> list[tuple[str, str]]:
     right = "8-bit RGB would be right"
-    if image.mode == "CMYK":
-        return [("cmyk-image", f"its pixels are CMYK; {right}")]
-    if image.mode.startswith("I") or image.mode == "F":
-        return [("16-bit-image", f"its pixels are of Pillow's mode {image.mode}; {right}")]
+    told = {
+        "cmyk-image": f"its pixels are CMYK; {right}",
+        "16-bit-image": f"its pixels are of Pillow's mode {image.mode}; {right}",
+        "animated-image": f"{getattr(image, 'n_frames', 1)} pictures; one would be right",
+    }
+    found = [(kind, told[kind]) for kind in describe_kinds(image) if kind in told]
     if image.mode in ("1", "L", "LA"):
-        return [("grey-image", "fine if the other images are grey, too")]
-    return []
+        found.append(("grey-image", "fine if the other images are grey, too"))
+    return found

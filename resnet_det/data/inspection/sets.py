@@ -43,12 +43,14 @@ def inspect_sets(
     *,
     workers: int | None = None,
     crowd_as_objects: bool = False,
+    max_pixels: int = 0,
 ) -> list[InspectedSet]:
     """Inspect the sets of ``pairs`` (annotation file, image folder) and compare their images with each other's.
 
     Args:
         workers: threads that read images; None for one per CPU.
         crowd_as_objects: crowd regions are ordinary objects.
+        max_pixels: the most of an image that are read; 0: Pillow's limit.
 
     Raises:
         InputError: a file or folder is not there.
@@ -66,7 +68,9 @@ def inspect_sets(
         except InputError as error:
             one.problems.append(Problem("json", str(error)))
         one.data = judge_content(one.content, one.image_folder, crowd_as_objects=crowd_as_objects)
-        found = inspect_images(one.data.images, one.image_folder, workers=workers, with_hashes=len(sets) > 1)
+        found = inspect_images(
+            one.data.images, one.image_folder, workers=workers, with_hashes=len(sets) > 1, max_pixels=max_pixels
+        )
         places = one.data.image_index.tolist()
         findings.append((places, [image["file_name"] for image in one.data.images], found))
         one.problems += inspect_data(one.data)

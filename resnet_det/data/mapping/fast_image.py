@@ -8,7 +8,6 @@ import os
 import cv2
 import numpy as np
 import torch
-from detectron2.data import detection_utils
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import TransformList
@@ -16,27 +15,29 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
+from resnet_det.data import images
 from resnet_det.errors import InputError
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 EXIF_ORIENTATION = 0x0112
 
 
-def read_image(file_name: str, image_format: str) -> np.ndarray:
-    """An image file as (H, W, C), the same as by Detectron2's function of this name, and with the same errors.
+def read_image(file_name: str, image_format: str, *, max_pixels: int | None = None) -> np.ndarray:
+    """An image file as (H, W, C), the same as by :func:`resnet_det.data.images.read_image`, and with the same errors.
 
     OpenCV decodes upright 8-bit JPEG files in BGR or RGB, for which it gives PIL's pixels: both use libjpeg-turbo. All
-    other files and formats are left to Detectron2; for PNG files OpenCV is no faster.
+    other files and formats are left to that function; for PNG files OpenCV is no faster.
     """
-    image = _read_jpeg(file_name, image_format) if image_format in ("BGR", "RGB") else None
-    return detection_utils.read_image(file_name, format=image_format) if image is None else image
+    limit = images.max_pixels if max_pixels is None else max_pixels
+    image = _read_jpeg(file_name, image_format, limit) if image_format in ("BGR", "RGB") else None
+    return images.read_image(file_name, image_format, max_pixels=limit) if image is None else image
 
 
 def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
     """An image file to look at: (H, W, 3) uint8 in BGR order, turned as its EXIF data say.
 
     Raises:
-        InputError: it is missing, not an image, or damaged.
+        InputError: it is missing, not an image, or damaged, or has too many pixels.
     """
     try:
         return np.ascontiguousarray(read_image(str(path), "BGR"))
@@ -44,11 +45,11 @@ def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 
 
-def _read_jpeg(file_name: str, image_format: str) -> np.ndarray | None:
+def _read_jpeg(file_name: str, image_format: str, limit: int) -> np.ndarray | None:
     """None for what OpenCV would read in another way than PIL does.
 
     It fills what is missing of a file that is cut off with grey, where PIL fails; such a file lacks the marker at its
@@ -62,12 +63,13 @@ def _read_jpeg(file_name: str, image_format: str) -> np.ndarray | None:
     if not data.endswith(JPEG_END):
         return None
     try:
-        with Image.open(io.BytesIO(data)) as header:  # reads no pixels
+        with images.allow_pixels(limit), Image.open(io.BytesIO(data)) as header:  # reads no pixels
             is_plain = header.format == "JPEG" and header.mode in ("L", "RGB")
+            is_small = not limit or header.width * header.height <= limit
             is_upright = header.getexif().get(EXIF_ORIENTATION, 1) not in range(2, 9)
     except Exception:  # Detectron2 says what is wrong with it, or reads it all the same
         return None
-    if not (is_plain and is_upright):
+    if not (is_plain and is_upright and is_small):
         return None
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)

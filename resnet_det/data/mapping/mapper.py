@@ -16,9 +16,10 @@ from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.data.mapping.copy_paste import choose_objects, paste_objects
 from resnet_det.data.mapping.fast_mapper import FastDatasetMapper
 from resnet_det.data.mapping.missing_labels import CompletingMapper, Mapper
+from resnet_det.data.mapping.plain_mapper import PlainDatasetMapper
 from resnet_det.errors import InputError
 
-MAPPERS = {"detectron2": DatasetMapper, "fast": FastDatasetMapper}
+MAPPERS = {"detectron2": PlainDatasetMapper, "fast": FastDatasetMapper}
 
 
 def build_mapper(cfg: CfgNode, is_train: bool, sources: Sequence[dict[str, Any]] = ()) -> Mapper:
@@ -39,7 +40,7 @@ def build_mapper(cfg: CfgNode, is_train: bool, sources: Sequence[dict[str, Any]]
         arguments |= {"use_instance_mask": True, "instance_mask_format": "bitmask"}
     if pastes or jitters:
         arguments["recompute_boxes"] = False
-    mapper = MAPPERS[data.MAPPER](**arguments)
+    mapper = make_mapper(cfg, arguments)
     if pastes:
         mapper = CopyPasteMapper(
             mapper,
@@ -51,6 +52,13 @@ def build_mapper(cfg: CfgNode, is_train: bool, sources: Sequence[dict[str, Any]]
     elif jitters:
         mapper = TightBoxMapper(mapper)
     return complete_labels(cfg, mapper) if is_train else mapper
+
+
+def make_mapper(cfg: CfgNode, arguments: dict[str, Any]) -> PlainDatasetMapper:
+    """The mapper of RESNET_DET.DATA.MAPPER with Detectron2's arguments."""
+    mapper = MAPPERS[cfg.RESNET_DET.DATA.MAPPER](**arguments)
+    mapper.max_pixels = cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS
+    return mapper
 
 
 def complete_labels(cfg: CfgNode, mapper: Mapper) -> Mapper:
