@@ -40,6 +40,11 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # Keep the workers that load test images from one evaluation to the next. Those of training always stay.
     defaults.RESNET_DET.DATA.PERSISTENT_WORKERS = False
 
+    # What the classes and keypoints are called: set from the data, and kept in config.yaml, so that pictures can be
+    # made where the data are not. NAMES and IDS (of the annotation file) of the classes; KEYPOINTS, their names, and
+    # LIMBS, two of these and a colour [R, G, B] each.
+    defaults.RESNET_DET.CLASSES = CfgNode({"NAMES": [], "IDS": [], "KEYPOINTS": [], "LIMBS": []})
+
     defaults.RESNET_DET.TRAIN = _train_defaults()
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.

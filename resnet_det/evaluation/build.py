@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -15,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
-    COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
@@ -27,8 +24,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import metric_names
 from resnet_det.evaluation.evaluator import FastCOCOEvaluator
 from resnet_det.evaluation.limits import MAX_DETECTIONS
-
-logger = logging.getLogger(__name__)
+from resnet_det.evaluation.panoptic import PanopticEvaluator
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
@@ -61,12 +57,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
     if kind == "coco_panoptic_seg":
-        if importlib.util.find_spec("panopticapi"):
-            evaluators.append(COCOPanopticEvaluator(dataset_name, folder))
-        else:
-            logger.warning(
-                "Panoptic quality is not evaluated: panopticapi is not installed (it is not on the package index)"
-            )
+        evaluators.append(PanopticEvaluator(dataset_name, folder))
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
@@ -54,6 +55,31 @@ def test_the_dumped_config_gives_the_same_config(own_data, tmp_path):
     dumped.write_text(cfg.dump())
     again = setup_cfg(parse("--config-file", dumped, out=tmp_path))
     assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_names_of_the_data_are_kept_in_the_config(own_data, tmp_path, small_data):
+    cfg = setup_cfg(parse("--config-file", FASTER, *own_data, out=tmp_path))
+    with open(small_data["train"][0]) as file:
+        categories = sorted(json.load(file)["categories"], key=lambda category: category["id"])
+    assert [category["name"] for category in categories] == cfg.RESNET_DET.CLASSES.NAMES
+    assert [category["id"] for category in categories] == cfg.RESNET_DET.CLASSES.IDS
+    assert cfg.RESNET_DET.CLASSES.KEYPOINTS == []
+    stale = ["RESNET_DET.CLASSES.NAMES", "['of', 'other', 'data']"]
+    again = setup_cfg(parse("--config-file", FASTER, *own_data, *stale, out=tmp_path))
+    assert again.RESNET_DET.CLASSES == cfg.RESNET_DET.CLASSES
+
+
+def test_keypoints_and_limbs_are_kept_in_the_config(coco_files, tmp_path):
+    path, images = coco_files
+    content = json.loads(path.read_text())
+    content["categories"][1] |= {"keypoints": ["nose", "left_ear", "right_ear"], "skeleton": [[1, 2], [1, 3]]}
+    content["annotations"][1] |= {"keypoints": [10, 10, 2, 12, 12, 2, 20, 20, 1], "num_keypoints": 3}
+    path.write_text(json.dumps(content))
+    keypoint_config = "configs/COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"
+    data = ["--train-data", path, images, "--test-data", path, images]
+    kept = setup_cfg(parse("--config-file", keypoint_config, *data, out=tmp_path)).RESNET_DET.CLASSES
+    assert (kept.NAMES, kept.KEYPOINTS) == (["cat", "dog"], ["nose", "left_ear", "right_ear"])
+    assert [limb[:2] for limb in kept.LIMBS] == [["nose", "left_ear"], ["nose", "right_ear"]]
 
 
 def test_retinanet_counts_classes_in_its_own_key(own_data, tmp_path):

@@ -12,6 +12,8 @@ from resnet_det.errors import InputError
 DEFAULT_SIGMA = 0.05  # for keypoints that are not COCO's 17, whose own are 0.025 to 0.107
 NUM_COCO_KEYPOINTS = 17
 _OTHER = {"left": "right", "right": "left", "l": "r", "r": "l"}
+# Of the limbs on each side, and of those in the middle or across; R, G, B.
+_SIDE_COLOURS = {"l": (51, 153, 255), "r": (255, 128, 0), "": (102, 204, 102)}
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,25 @@ def find_keypoints(data: CocoData) -> Keypoints | None:
 
 
 def read_skeleton(value: object, count: int) -> tuple[tuple[int, int], ...]:
-    """COCO's skeleton, pairs of keypoints counted from 1, as pairs of places from 0; others are left out."""
-    pairs = value if isinstance(value, list) else []
-    return tuple(
-        (int(pair[0]) - 1, int(pair[1]) - 1)
-        for pair in pairs
-        if isinstance(pair, list)
-        and len(pair) == 2
-        and all(type(end) in (int, float) and 1 <= end <= count for end in pair)
-    )
+    """COCO's skeleton, pairs of keypoints counted from 1, as pairs of places from 0; others are left out.
+
+    Where a pair has a 0 and none the number of keypoints, they are counted from 0.
+    """
+    pairs = [pair for pair in value if isinstance(pair, list) and len(pair) == 2] if isinstance(value, list) else []
+    pairs = [pair for pair in pairs if all(type(end) in (int, float) and 0 <= end <= count for end in pair)]
+    ends = {end for pair in pairs for end in pair}
+    first = 0 if 0 in ends and count not in ends else 1
+    return tuple((int(a) - first, int(b) - first) for a, b in pairs if min(a, b) >= first)
+
+
+def colour_limbs(keypoints: Keypoints) -> list[tuple[str, str, tuple[int, int, int]]]:
+    """Detectron2's ``keypoint_connection_rules``: for each limb two names and a colour (R, G, B), by its side."""
+    rules = []
+    for limb in keypoints.skeleton:
+        first, second = (keypoints.names[place] for place in limb)
+        sides = {match.group()[0].lower() for match in map(_find_side, (first, second)) if match is not None}
+        rules.append((first, second, _SIDE_COLOURS[sides.pop() if len(sides) == 1 else ""]))
+    return rules
 
 
 def mirror_name(name: str) -> str | None:
@@ -65,15 +77,20 @@ def mirror_name(name: str) -> str | None:
     The side is "left" or "right" in any case anywhere in the name, or a single l or r that stands apart: "l_eye",
     "eye-R", "L Eye", "lEye", "eyeL".
     """
-    match = re.search("left|right", name, re.IGNORECASE)
-    match = match or re.search(r"(?<![A-Za-z0-9])[lrLR](?![A-Za-z0-9])", name)
-    match = match or re.search(r"^[lr](?=[A-Z0-9])|^[LR](?=[A-Z][a-z])|(?<=[a-z0-9])[LR]$", name)
+    match = _find_side(name)
     if match is None:
         return None
     word = match.group()
     other = _OTHER[word.lower()]
     other = other.upper() if word.isupper() else other.capitalize() if word[0].isupper() else other
     return name[: match.start()] + other + name[match.end() :]
+
+
+def _find_side(name: str) -> re.Match[str] | None:
+    """The part of a name that tells the side."""
+    match = re.search("left|right", name, re.IGNORECASE)
+    match = match or re.search(r"(?<![A-Za-z0-9])[lrLR](?![A-Za-z0-9])", name)
+    return match or re.search(r"^[lr](?=[A-Z0-9])|^[LR](?=[A-Z][a-z])|(?<=[a-z0-9])[LR]$", name)
 
 
 def find_flip_pairs(names: Sequence[str]) -> list[tuple[str, str]]:

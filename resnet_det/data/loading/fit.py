@@ -52,6 +52,7 @@ def prepare_cfg_datasets(
         sets = {name: prepare(name) for name in names}
     follows_data |= bool(cfg.RESNET_DET.DATA.CLASSES)
     set_num_classes(cfg, names, set_keys=set_keys, follows_data=follows_data)
+    _keep_names(cfg, names)
     _set_mask_format(cfg, sets)
     if cfg.MODEL.KEYPOINT_ON:
         _fit_keypoints(cfg, sets, train_names, set_keys)
@@ -98,6 +99,23 @@ def set_num_classes(
         raise InputError(f"{key} is {configured}, but {', '.join(names)} have {num_classes} classes")
     cfg.MODEL[node].NUM_CLASSES = num_classes
     logger.info("%s set to %d, as many as the data have", key, num_classes)
+
+
+def _keep_names(cfg: CfgNode, names: Sequence[str]) -> None:
+    """Keep in the config what the classes and keypoints are called, for pictures made where the data are not."""
+    known = [metadata for metadata in map(MetadataCatalog.get, names) if metadata.get("thing_classes") is not None]
+    if not known:
+        return
+    kept = cfg.RESNET_DET.CLASSES
+    kept.NAMES = list(known[0].thing_classes)
+    places = known[0].get("thing_dataset_id_to_contiguous_id") or {}
+    kept.IDS = sorted(places, key=places.__getitem__)
+    kept.KEYPOINTS, kept.LIMBS = [], []
+    with_keypoints = [metadata for metadata in known if metadata.get("keypoint_names")]
+    if with_keypoints and cfg.MODEL.KEYPOINT_ON:
+        kept.KEYPOINTS = list(with_keypoints[0].keypoint_names)
+        rules = with_keypoints[0].get("keypoint_connection_rules") or ()
+        kept.LIMBS = [[first, second, list(colour)] for first, second, colour in rules]
 
 
 def _set_mask_format(cfg: CfgNode, sets: dict[str, PreparedSet]) -> None:

@@ -14,7 +14,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data.coco import CROWD_ADVICE, CocoData, read_coco
 from resnet_det.data.coco.image_files import check_images
-from resnet_det.data.coco.keypoints import Keypoints, find_flip_pairs, find_keypoints
+from resnet_det.data.coco.keypoints import Keypoints, colour_limbs, find_flip_pairs, find_keypoints
 from resnet_det.data.demo import SPLITS, make_demo_data
 from resnet_det.data.loading.coco_json import CocoLoader, reading_rules, set_reading_rules
 from resnet_det.errors import InputError
@@ -152,8 +152,7 @@ def prepare_dataset(name: str, *, tasks: Sequence[str] = (), trains: bool = Fals
     }
     if keypoints is not None and metadata.get("keypoint_names") is None:
         metadata.set(keypoint_names=list(keypoints.names), keypoint_flip_map=find_flip_pairs(keypoints.names))
-        names = keypoints.names
-        metadata.set(keypoint_connection_rules=[(names[i], names[j], (0, 0, 255)) for i, j in keypoints.skeleton])
+        metadata.set(keypoint_connection_rules=colour_limbs(keypoints))
     return PreparedSet(keypoints, "masks" in tasks and data.has_run_lengths())
 
 

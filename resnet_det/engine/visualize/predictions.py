@@ -74,7 +74,9 @@ def predict_and_draw(predictor: Predictor, images: Sequence[np.ndarray], shown: 
             picture = draw_panoptic(image, segments.numpy(), described, *names)
             counts = Counter(names[not s["isthing"]][s["category_id"]] for s in described)
         else:
-            picture = draw_detections(image, detections_from_instances(instances), predictor.class_names)
+            picture = draw_detections(
+                image, detections_from_instances(instances), predictor.class_names, predictor.skeleton
+            )
         drawn.append(Drawn(picture, instances, counts))
     return drawn
 
