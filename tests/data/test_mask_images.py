@@ -68,7 +68,7 @@ def test_a_file_for_each_object(tmp_path):
             "3.png: the mask is 40 x 29, but its image 40 x 30",
             "4.png: its mask has no pixels",
             "5.png: not an image",
-            "no image in it",
+            "z/images: no images in it; one would be right",
         ]
         assert all(one in text for one, text in zip(messages, split.left_out, strict=True))
     with pytest.raises(InputError, match="problems: 4; nothing written"):  # more than there are objects
@@ -83,6 +83,16 @@ def test_a_file_for_each_object(tmp_path):
         read_masks(folder, pixels="objects")
     with pytest.raises(InputError, match="one name for all would be right"):
         read_masks(folder, ["a", "b"])
+
+
+def test_two_images_with_masks_of_neither_are_left_out(tmp_path):
+    for folder, names in (("x", "ab"), ("y", "c")):
+        for name in names:
+            save(tmp_path / folder / "images" / f"{name}.png", IMAGE)
+        save(tmp_path / folder / "masks" / "1.png", FIRST)
+    (split,), _ = read_masks(tmp_path)
+    assert [image.file_name for image in split.images] == ["c.png"]
+    assert "x/images: 2 images in it; one would be right" in split.left_out[0]
 
 
 def test_a_folder_of_masks_for_each_class(tmp_path):

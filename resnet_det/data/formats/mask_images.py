@@ -127,8 +127,8 @@ def _read_each(parts: dict[str, list[Path]], class_names: Sequence[str]) -> list
         for folder in folders:
             images = _files(folder / "images", IMAGE_SUFFIXES)
             try:
-                if not images:
-                    raise InputError("no image in it")
+                if len(images) != 1:
+                    raise InputError(f"{len(images) or 'no'} images in it; one would be right")
                 size = read_image_size(images[0])
             except InputError as error:
                 split.left_out.append(f"{folder / 'images'}: {error}")
