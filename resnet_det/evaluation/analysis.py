@@ -10,13 +10,13 @@ import hotcoco
 import numpy as np
 
 from resnet_det.evaluation.bootstrap import (
-    MIN_IMAGES,
     NUM_DRAWS,
     SEED,
     Interval,
     WeightedAP,
     bootstrap,
     combine_classes,
+    explain_no_interval,
     mean_over,
     summarize_draws,
 )
@@ -29,7 +29,6 @@ from resnet_det.evaluation.limits import LimitCost, find_limit_cost, resolve_lim
 from resnet_det.evaluation.matching import Matches, match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 
-MAX_NAMED = 5  # classes named in a sentence
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 
 
@@ -70,14 +69,7 @@ class Analysis:
     @property
     def why_no_interval(self) -> str:
         """Why there is no confidence interval of AP; empty if there is one."""
-        rare = [result.name for result in self.classes if 0 < result.images < MIN_IMAGES]
-        if not rare:
-            return ""
-        more = f" and {len(rare) - MAX_NAMED} more" if len(rare) > MAX_NAMED else ""
-        return (
-            f"no confidence interval: {', '.join(rare[:MAX_NAMED])}{more} are in fewer than {MIN_IMAGES} images, which "
-            "tell next to nothing of other images"
-        )
+        return explain_no_interval([result.name for result in self.classes], [result.images for result in self.classes])
 
     @property
     def class_intervals(self) -> list[Interval]:

@@ -25,17 +25,23 @@ from resnet_det.evaluation.matching import Matches, evaluation_order
 
 NUM_DRAWS, SEED, CONFIDENCE = 500, 0, 0.95
 MIN_IMAGES = 10  # that a class must be in for an interval
+MAX_NAMED = 5  # classes named in a sentence
 _Z = 1.959964  # the normal distribution's quantile for CONFIDENCE
 _RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its confidence interval, in percent."""
+    """A value and its confidence interval, in percent; its ends are NaN where there is none."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite((self.value, self.low, self.high)).all())
 
     def clipped(self) -> Interval:
         """The same within what AP can be: 0 to 100."""
@@ -147,6 +153,19 @@ def combine_classes(draws: np.ndarray, images: np.ndarray) -> np.ndarray:
     freedom = images - 1
     factor = np.sqrt(images / freedom) * student_t(freedom) / _Z
     return mean_over(centre + (draws - centre) * factor, (draws.ndim - 1,))
+
+
+def explain_no_interval(class_names: Sequence[str], images: Sequence[int]) -> str:
+    """Why there is no interval over these classes, which are in so many images each; empty if there is one."""
+    rare = [name for name, count in zip(class_names, images, strict=True) if 0 < count < MIN_IMAGES]
+    if not rare:
+        return ""
+    more = f" and {len(rare) - MAX_NAMED} more" if len(rare) > MAX_NAMED else ""
+    verb = "is" if len(rare) == 1 else "are"
+    return (
+        f"no confidence interval: {', '.join(rare[:MAX_NAMED])}{more} {verb} in fewer than {MIN_IMAGES} images, which "
+        "tell next to nothing of other images"
+    )
 
 
 def student_t(freedom: np.ndarray) -> np.ndarray:

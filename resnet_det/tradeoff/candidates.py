@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +24,7 @@ from resnet_det.engine.loaders import load_test_dicts
 from resnet_det.engine.run_folder import read_record
 from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
+from resnet_det.evaluation.build import find_max_detections
 from resnet_det.evaluation.files import hash_file
 from resnet_det.weights.describe import describe_spec
 
@@ -50,12 +53,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class TestSet:
-    """The images on which all runs were evaluated."""
+    """The images on which all runs were evaluated, and how.
+
+    Attributes:
+        max_detections: of an image and class that count: as many as any of the runs gives; None: COCO's limit.
+        crowd_as_objects: whether crowd regions are ordinary objects to all of them.
+    """
 
     name: str
     annotations: Path
     images: Path
-    kpt_oks_sigmas: tuple[float, ...]
+    kpt_oks_sigmas: tuple[float, ...] = ()
+    max_detections: int | None = None
+    crowd_as_objects: bool = False
 
 
 def read_runs(folders: Sequence[Path], *, device: str, opts: Sequence[str] = ()) -> tuple[list[Candidate], TestSet]:
@@ -77,7 +87,7 @@ def read_runs(folders: Sequence[Path], *, device: str, opts: Sequence[str] = ())
         lambda one: (find_weights(one[0], one[1]), find_results(one[0], one[1], one[2])),
     )
     register_cfg_datasets(cfgs[0])
-    prepare_dataset(test_set.name)
+    prepare_dataset(test_set.name, crowd_as_objects=test_set.crowd_as_objects)
     names = name_candidates(cfgs, [folder.name for folder in folders], [str(folder) for folder in folders])
     candidates = []
     for name, folder, cfg, (weights, results) in zip(names, folders, cfgs, files, strict=True):
@@ -226,8 +236,16 @@ def _find_common_test_set(folders: Sequence[Path], cfgs: Sequence[CfgNode]) -> t
     sets = _for_all(list(zip(folders, cfgs, strict=True)), lambda pair: _find_test_sets(*pair))
     for key, (name, file, images) in sets[0].items():
         if all(key in other for other in sets):
-            sigmas = tuple(cfgs[0].TEST.KEYPOINT_OKS_SIGMAS)
-            return TestSet(name, Path(file), Path(images), sigmas), [other[key][0] for other in sets]
+            limits = [limit for limit in map(find_max_detections, cfgs) if limit is not None]
+            test_set = TestSet(
+                name,
+                Path(file),
+                Path(images),
+                kpt_oks_sigmas=tuple(_find_common_value(folders, cfgs, "TEST.KEYPOINT_OKS_SIGMAS")),
+                max_detections=max(limits, default=None),
+                crowd_as_objects=_find_common_value(folders, cfgs, "RESNET_DET.DATA.CROWD_AS_OBJECTS"),
+            )
+            return test_set, [other[key][0] for other in sets]
     said = [
         f"{folder} on {', '.join(f'{name} ({path})' for name, path, _ in own.values())}"
         for folder, own in zip(folders, sets, strict=True)
@@ -236,6 +254,22 @@ def _find_common_test_set(folders: Sequence[Path], cfgs: Sequence[CfgNode]) -> t
         f"the runs were evaluated on different data sets: {'; '.join(said)}. AP is compared on the same images: "
         "evaluate one on the other's (tools/train_net.py --eval-only --test-data ...)"
     )
+
+
+def _find_common_value(folders: Sequence[Path], cfgs: Sequence[CfgNode], key: str) -> Any:
+    """What a key that AP depends on is set to.
+
+    Raises:
+        InputError: not the same in all runs.
+    """
+    values = [reduce(getitem, key.split("."), cfg) for cfg in cfgs]
+    if any(value != values[0] for value in values):
+        said = ", ".join(f"{value} in {folder}" for folder, value in zip(folders, values, strict=True))
+        raise InputError(
+            f"{key} is not the same in all runs ({said}), so that their AP cannot be compared; --opts {key} VALUE "
+            "evaluates all of them alike"
+        )
+    return values[0]
 
 
 def _find_test_sets(folder: Path, cfg: CfgNode) -> dict[str, tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from resnet_det.benchmark.arguments import PRECISIONS
 from resnet_det.errors import InputError
 from resnet_det.evaluation.bootstrap import NUM_DRAWS
 from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
+from resnet_det.evaluation.limits import resolve_limit
 from resnet_det.evaluation.report import without_nan
 from resnet_det.evaluation.results_check import find_iou_types
 from resnet_det.outputs import OutputFolder
@@ -149,17 +150,28 @@ def write_tradeoff(tradeoff: Tradeoff, output: Path) -> Verdict:
 def _measure_accuracies(
     candidates: Sequence[Candidate], test_set: TestSet, num_draws: int
 ) -> tuple[list[Accuracy], dict[str, str]]:
-    truth = read_truth(test_set.annotations, None)
+    truth = read_truth(test_set.annotations, None, crowd_as_objects=test_set.crowd_as_objects)
     runs = [read_detections(candidate.results, truth) for candidate in candidates]
     first, *others = [find_iou_types(run.rows, truth) for run in runs]
     accuracies = [
-        measure_accuracy(truth, runs, iou_type, kpt_oks_sigmas=test_set.kpt_oks_sigmas, num_draws=num_draws)
+        measure_accuracy(
+            truth,
+            runs,
+            iou_type,
+            kpt_oks_sigmas=test_set.kpt_oks_sigmas,
+            num_draws=num_draws,
+            max_detections=test_set.max_detections,
+        )
         for iou_type in first
         if all(iou_type in other for other in others)
     ]
     facts = {
         "test set": f"{test_set.name}: {test_set.annotations} ({truth.usage}), sha256 {hash_file(test_set.annotations)}"
     }
+    for accuracy in accuracies:
+        limit = resolve_limit(accuracy.iou_type, test_set.max_detections)
+        cost = f"; {accuracy.limit_cost}" if accuracy.limit_cost else ""
+        facts[f"limit, {accuracy.iou_type}"] = f"{limit} detections of an image and class{cost}"
     for candidate in candidates:
         facts[candidate.name] = (
             f"{candidate.source}; weights {candidate.weights.name}, sha256 {hash_file(candidate.weights)}; results "

@@ -47,6 +47,19 @@ def test_our_matches_give_the_ap_of_each_class_and_threshold(iou_type, seed):
     np.testing.assert_allclose(ap / 100, precision.mean(axis=1), rtol=0, atol=1e-9)
 
 
+def test_an_overlap_of_exactly_a_half_is_a_match():
+    content = {
+        "images": [{"id": 1, "file_name": "a", "height": 40, "width": 40}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 16], "area": 128, "iscrowd": 0}],
+    }
+    results = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "score": 0.9}]
+    truth, detections, matches = match(content, results, "bbox")
+    assert matches.annotation[:, 0].tolist() == [0] + [-1] * 9
+    assert read_metrics(run_coco_evaluation(truth, detections, "bbox"))["AP50"] == pytest.approx(100)
+    assert WeightedAP(truth, detections, matches).compute()[:2, 0].tolist() == [100, 0]
+
+
 def test_more_than_100_detections_of_an_image_and_class_are_not_counted():
     content, results = make(3, "bbox", num_images=4, per_image=300)
     for entry in (*content["annotations"], *results):
