@@ -57,7 +57,7 @@ class TestSet:
 
     Attributes:
         max_detections: of an image and class that count: as many as any of the runs gives; None: COCO's limit.
-        crowd_as_objects: whether crowd regions are ordinary objects to all of them.
+        crowd_as_objects, classes: by what rules all of them read the annotations.
     """
 
     name: str
@@ -66,6 +66,7 @@ class TestSet:
     kpt_oks_sigmas: tuple[float, ...] = ()
     max_detections: int | None = None
     crowd_as_objects: bool = False
+    classes: tuple[str, ...] = ()
 
 
 def read_runs(folders: Sequence[Path], *, device: str, opts: Sequence[str] = ()) -> tuple[list[Candidate], TestSet]:
@@ -87,7 +88,7 @@ def read_runs(folders: Sequence[Path], *, device: str, opts: Sequence[str] = ())
         lambda one: (find_weights(one[0], one[1]), find_results(one[0], one[1], one[2])),
     )
     register_cfg_datasets(cfgs[0])
-    prepare_dataset(test_set.name, crowd_as_objects=test_set.crowd_as_objects)
+    prepare_dataset(test_set.name)
     names = name_candidates(cfgs, [folder.name for folder in folders], [str(folder) for folder in folders])
     candidates = []
     for name, folder, cfg, (weights, results) in zip(names, folders, cfgs, files, strict=True):
@@ -244,6 +245,7 @@ def _find_common_test_set(folders: Sequence[Path], cfgs: Sequence[CfgNode]) -> t
                 kpt_oks_sigmas=tuple(_find_common_value(folders, cfgs, "TEST.KEYPOINT_OKS_SIGMAS")),
                 max_detections=max(limits, default=None),
                 crowd_as_objects=_find_common_value(folders, cfgs, "RESNET_DET.DATA.CROWD_AS_OBJECTS"),
+                classes=tuple(_find_common_value(folders, cfgs, "RESNET_DET.DATA.CLASSES")),
             )
             return test_set, [other[key][0] for other in sets]
     said = [

@@ -150,7 +150,8 @@ def write_tradeoff(tradeoff: Tradeoff, output: Path) -> Verdict:
 def _measure_accuracies(
     candidates: Sequence[Candidate], test_set: TestSet, num_draws: int
 ) -> tuple[list[Accuracy], dict[str, str]]:
-    truth = read_truth(test_set.annotations, None, crowd_as_objects=test_set.crowd_as_objects)
+    rules = {"crowd_as_objects": test_set.crowd_as_objects, "classes": test_set.classes}
+    truth = read_truth(test_set.annotations, None, **rules)
     runs = [read_detections(candidate.results, truth) for candidate in candidates]
     first, *others = [find_iou_types(run.rows, truth) for run in runs]
     accuracies = [

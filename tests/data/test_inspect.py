@@ -56,7 +56,7 @@ def test_every_planted_fault_is_found_and_nothing_else(sets):
     # All that can be found in a file that can be read; notes on whole sets have tests of their own.
     elsewhere = {"json", "class-not-labelled", "unusual-size", "only-crowds", "unused-root", "duplicate-category-name"}
     elsewhere |= {"ignore", "other-form", "box-from-mask", "missing-id", "missing-size", "no-annotations", "no-masks"}
-    elsewhere |= {"huge-image"}
+    elsewhere |= {"huge-image", "other-class", "missing-class"}
     assert {kind for counts in planted for kind, _, _ in counts} == set(KINDS) - elsewhere
     assert [list_problems(one) for one in inspect_sets(sets)] == planted
 

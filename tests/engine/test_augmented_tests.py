@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 
 from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.engine import build_train_parser, train_or_evaluate
-from resnet_det.engine.run_folder import clear_run
+from resnet_det.engine.run_folder import clear_run, start_run
 from resnet_det.errors import InputError
 
 
@@ -30,13 +30,14 @@ def test_results_with_augmentation_stand_beside_those_without(make_args, default
     assert set(found) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == set(found)
     assert {path.name for path in (tmp_path / "out").glob("inference*")} == {"inference", "inference_TTA"}
+    start_run(tmp_path / "out")
     clear_run(tmp_path / "out")
     assert not list((tmp_path / "out").iterdir()), "what a run writes, --overwrite deletes"
 
 
 @pytest.mark.parametrize("opts", [["MODEL.META_ARCHITECTURE", "RetinaNet"], ["MODEL.KEYPOINT_ON", True]])
 def test_what_cannot_be_augmented_is_told(make_args, opts):
-    with pytest.raises(InputError, match=r"TEST.AUG.ENABLED works for GeneralizedRCNN without MODEL.KEYPOINT_ON"):
+    with pytest.raises(InputError, match=r"TEST.AUG.ENABLED works only for GeneralizedRCNN without MODEL.KEYPOINT_ON"):
         train_or_evaluate(build_train_parser().parse_args(make_args("TEST.AUG.ENABLED", True, *opts)))
 
 

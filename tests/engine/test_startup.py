@@ -185,7 +185,9 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu_for_days(
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     default_cfg.MODEL.DEVICE = "cuda"
     if refused:
-        with pytest.raises(InputError, match=r"has 1 NVIDIA GPUs, but torch .* cannot use them.* MODEL.DEVICE cpu"):
+        with pytest.raises(
+            InputError, match=r"has 1 NVIDIA GPUs, but torch .* cannot use them: .* Set MODEL.DEVICE to cpu"
+        ):
             fall_back_to_cpu(default_cfg)
         return
     fall_back_to_cpu(default_cfg)

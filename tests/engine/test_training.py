@@ -145,9 +145,7 @@ def test_the_best_weights_are_kept_and_training_stops_when_nothing_gets_better(t
         assert not trainer.stopped
         torch.nn.init.constant_(trainer.evaluated_model.weight, trainer.iter)
         best.judge({metric: values[trainer.iter], "other": 0.0}, trainer)
-    assert (
-        f"{metric} has not got better in 2 evaluations; the best is {values[1]:.3f} at iteration 1" in trainer.stopped
-    )
+    assert f"{metric} has not improved for 2 evaluations; the best is {values[1]:.3f} at iteration 1" in trainer.stopped
     weights = torch.load(tmp_path / "model_best.pth", weights_only=True)
     assert weights["model"]["weight"].item() == 1.0
     again = BestWeights(metric, patience=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from resnet_det.engine.hooks import ProgressHook
@@ -113,7 +114,7 @@ def test_a_logger_that_is_not_installed_is_an_error(make_writer, name):
 
 def test_the_progress_line_says_what_a_person_wants_to_know(capfd):
     hook = ProgressHook(images_per_step=8)
-    hook.trainer = types.SimpleNamespace(max_iter=100, start_iter=10, iter=10)
+    hook.trainer = types.SimpleNamespace(max_iter=100, start_iter=10, iter=10, device=torch.device("cpu"))
     with EventStorage(10) as hook.trainer.storage:
         hook.before_train()
         hook.trainer.storage.put_scalars(total_loss=1.25, data_time=0.004)
