@@ -5,12 +5,13 @@ SOURCE ?= auto
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: help setup demo test test-long lint format clean
+.PHONY: help setup demo test test-long test-gpu lint format clean
 
 help:
 	@echo "make demo       set up, train the demo detector, evaluate it, draw its predictions (output/demo)"
 	@echo "make test       set up, lint, check the import contract, run the tests"
 	@echo "make test-long  the tests that take minutes"
+	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make setup      the environment alone ($(VENV))"
 	@echo "make format     let ruff format the code"
 
@@ -20,7 +21,8 @@ setup:
 	@$(PYTHON) tools/setup_env.py --venv $(VENV) --source "$(SOURCE)"
 
 demo: setup
-	$(RUN) tools/train_net.py --config-file configs/demo/mask_rcnn_R_18_FPN.yaml
+	$(RUN) tools/train_net.py --config-file configs/demo/mask_rcnn_R_18_FPN.yaml --overwrite
+	@rm -rf output/demo/predictions
 	$(RUN) tools/visualize.py --config-file output/demo/config.yaml --results output/demo/inference/coco_instances_results.json \
 	  --output output/demo/predictions --num-images 16
 	@echo "Results: output/demo/results.json. Pictures, ground truth beside predictions: output/demo/predictions/"
@@ -31,6 +33,9 @@ test: setup lint
 
 test-long: setup
 	$(RUN) -m pytest -m long
+
+test-gpu: setup
+	$(RUN) -m pytest tests/gpu -m gpu
 
 lint: setup
 	$(RUN) -m ruff check .

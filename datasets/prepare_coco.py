@@ -5,7 +5,7 @@ import argparse
 import os
 import sys
 
-from resnet_det.data.coco_download import ARCHIVES, download_coco
+from resnet_det.data.loading.coco_download import ARCHIVES, download_coco
 from resnet_det.errors import InputError
 
 

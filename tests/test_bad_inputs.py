@@ -57,11 +57,56 @@ CASES = {
     "typo in a key": ([], ["MODEL.RESNETS.DEPHT", 50], r"no key MODEL.RESNETS.DEPHT; did you mean MODEL.RESNETS.DEPTH"),
     "value of another type": ([], ["SOLVER.BASE_LR", "fast"], r"SOLVER.BASE_LR fast: Type mismatch"),
     "key without a value": ([], ["SOLVER.BASE_LR"], r"KEY VALUE pairs expected"),
+    "metric that no evaluation gives": (
+        [],
+        ["RESNET_DET.TRAIN.BEST_METRIC", "bbox/ap"],
+        r"BEST_METRIC bbox/ap is not among the results; did you mean bbox/AP\?",
+    ),
+    "metric of a class that is not there": (
+        [],
+        ["RESNET_DET.TRAIN.BEST_METRIC", "segm/AP-trangle"],
+        r"is not among the results; did you mean segm/AP-triangle\?",
+    ),
     "unknown backbone": ([], ["MODEL.BACKBONE.NAME", "resnet"], r"MODEL.BACKBONE.NAME is 'resnet'; choose one of"),
     "unknown optimizer": ([], ["RESNET_DET.TRAIN.OPTIMIZER", "Adam"], r"OPTIMIZER is 'Adam'; choose one of SGD, AdamW"),
     "unknown schedule": ([], ["SOLVER.LR_SCHEDULER_NAME", "Cosine"], r"LR_SCHEDULER_NAME is 'Cosine'; choose one of"),
     "no accumulation": ([], ["RESNET_DET.TRAIN.ACCUMULATE", 0], r"ACCUMULATE is 0; it must be at least 1"),
     "stopping by nothing": ([], ["RESNET_DET.TRAIN.EARLY_STOPPING", 3], r"EARLY_STOPPING needs RESNET_DET.TRAIN.BEST_"),
+    "two scales of the learning rate": (
+        [],
+        ["SOLVER.REFERENCE_WORLD_SIZE", 2, "RESNET_DET.TRAIN.REFERENCE_BATCH_SIZE", 16],
+        r"both scale the learning rate: set one",
+    ),
+    "batch for no number of processes": ([], ["SOLVER.REFERENCE_WORLD_SIZE", 5], r"is no multiple of REFERENCE_WORLD"),
+    "a device that is none": ([], ["MODEL.DEVICE", "gpu"], r"MODEL.DEVICE is 'gpu'; choose cpu, cuda"),
+    "a device that cannot": ([], ["MODEL.DEVICE", "mps"], r"MODEL.DEVICE is 'mps'; choose cpu, cuda"),
+    "anchors for other levels": (
+        [],
+        ["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128]]"],
+        r"ANCHOR_GENERATOR.SIZES has 3 lists, and MODEL.RPN.IN_FEATURES \d feature maps",
+    ),
+    "ratios for other levels": (
+        [],
+        ["MODEL.ANCHOR_GENERATOR.ASPECT_RATIOS", "[[1.0], [2.0]]"],
+        r"ANCHOR_GENERATOR.ASPECT_RATIOS has 2 lists",
+    ),
+    "a range of one size": (
+        [],
+        ["INPUT.MIN_SIZE_TRAIN_SAMPLING", "range", "INPUT.MIN_SIZE_TRAIN", "(96,)"],
+        r"with INPUT.MIN_SIZE_TRAIN_SAMPLING range two sizes",
+    ),
+    "pixels of other channels": (
+        [],
+        ["MODEL.PIXEL_MEAN", "[1.0]", "MODEL.PIXEL_STD", "[1.0]"],
+        r"INPUT.FORMAT \w+ has 3 channels, and MODEL.PIXEL_MEAN 1",
+    ),
+    "mean without deviation": ([], ["MODEL.PIXEL_STD", "[1.0]"], r"PIXEL_MEAN has 3 values, MODEL.PIXEL_STD 1"),
+    "best by a loss that is not computed": (
+        [],
+        ["RESNET_DET.TRAIN.BEST_METRIC", "validation_total_loss"],
+        r"needs RESNET_DET.TEST.VAL_LOSS True",
+    ),
+    "best in no direction": ([], ["RESNET_DET.TRAIN.BEST_DIRECTION", "up"], r"BEST_DIRECTION is 'up'; choose one of"),
     "frozen random weights": ([], ["MODEL.BACKBONE.FREEZE_AT", 2], r"FREEZE_AT 2 freezes random weights: set it to 0"),
     "unknown data set": ([], ["DATASETS.TRAIN", "('coco_2071',)"], r"no data set 'coco_2071'; known are"),
     "missing json": (lambda t, **_: t.unlink(), [], r"train.json: no such annotation file \(folder exists\)"),
@@ -73,7 +118,11 @@ CASES = {
         [],
         r"no annotated objects to train on",
     ),
-    "no masks": (lambda t, **_: change(t, annotations=without_masks), [], r"have no segmentation .* MODEL.MASK_ON"),
+    "no masks": (
+        lambda t, **_: change(t, annotations=without_masks),
+        [],
+        r"annotations has a mask .*: set MODEL.MASK_ON",
+    ),
     "missing images": (
         lambda t, **_: change(t, images=lambda old: [{**old[0], "file_name": "gone.png"}, *old[1:]]),
         [],
@@ -111,11 +160,6 @@ CASES = {
         lambda o, **_: a_run_with_damaged_checkpoints(o),
         ["--resume"],
         r"none of 1 checkpoints can",
-    ),
-    "more GPUs than there are": (
-        lambda patch, **_: patch.setattr("torch.cuda.device_count", lambda: 2),
-        ["--num-gpus", 4],
-        r"--num-gpus 4: this machine has 2",
     ),
 }
 

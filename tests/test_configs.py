@@ -13,7 +13,7 @@ from models import ZOO, make_inputs
 
 from resnet_det import add_resnet_det_config
 from resnet_det.config import check_cfg
-from resnet_det.engine.weights import check_from_scratch
+from resnet_det.engine.initial_weights import check_from_scratch
 from resnet_det.weights import find_conventions
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"

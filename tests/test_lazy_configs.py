@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
-from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.config import LazyCall, LazyConfig, get_cfg, instantiate
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
 from models import make_inputs
+from omegaconf import OmegaConf
 
 from resnet_det import add_resnet_det_config
+from resnet_det.data import make_train_loader
 from resnet_det.engine import load_lazy_config
+from resnet_det.engine.lazy import _build_train_loader
 from resnet_det.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
@@ -96,11 +100,31 @@ def test_training_and_evaluation(run_tool_here, tmp_path):
     assert run("--resume", *pairs, "train.checkpointer.period=1").returncode == 0
     again = torch.load(final, weights_only=True)["model"]
     assert all(torch.equal(tensor, again[name]) for name, tensor in whole.items())
+    used = run(*pairs)
+    assert used.returncode == 2
+    assert "out holds a run: --resume goes on with it" in used.stderr
+    saved = torch.load(final, weights_only=True)
+    assert saved["run"] == json.loads((tmp_path / "out" / "run.json").read_text())["id"]
     weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
     assert run("--eval-only", *pairs, weights).returncode == 0
     other = run("--eval-only", *pairs, weights, "model.backbone.bottom_up.depth=34")
     assert other.returncode == 2
     assert "this file is a ResNet-18, the config says 34" in other.stderr
+
+
+def _make_mapper():
+    return dict
+
+
+def test_a_resumed_run_with_accumulation_has_the_batches_that_were_left():
+    dataset = [{"file_name": str(number), "width": 4, "height": 4} for number in range(9)]
+    train = LazyCall(make_train_loader)(dataset=dataset, mapper=LazyCall(_make_mapper)(), total_batch_size=2)
+    for cfg in ({"accumulate": 2}, {}):
+        cfg = OmegaConf.create({"train": cfg}, flags={"allow_objects": True})
+        cfg.dataloader = {"train": train}
+        accumulate = cfg.train.get("accumulate", 1)
+        whole = list(islice(_build_train_loader(cfg, 3, 0), 12))
+        assert list(islice(_build_train_loader(cfg, 3, 4), 12 - 4 * accumulate)) == whole[4 * accumulate :]
 
 
 def test_wrong_input():

@@ -29,12 +29,16 @@ def final_state(folder):
 
 def assert_same_run(one, other):
     assert one["iteration"] == other["iteration"]
-    pairs = [(one["model"], other["model"]), (one["trainer"]["_trainer"]["ema"], other["trainer"]["_trainer"]["ema"])]
+    steps = [run["trainer"]["_trainer"] for run in (one, other)]
+    assert steps[0]["numbers"] == steps[1]["numbers"]
+    pairs = [(one["model"], other["model"])]
+    if "ema" in steps[0]:
+        pairs.append(tuple(step["ema"]["module"] for step in steps))
     for ours, theirs in pairs:
         assert ours.keys() == theirs.keys()
         for name, tensor in ours.items():
             assert torch.equal(tensor, theirs[name]), name
-    optimizers = [run["trainer"]["_trainer"]["optimizer"]["state"] for run in (one, other)]
+    optimizers = [step["optimizer"]["state"] for step in steps]
     for index, state in optimizers[0].items():
         assert all(
             torch.equal(torch.as_tensor(state[key]), torch.as_tensor(optimizers[1][index][key])) for key in state

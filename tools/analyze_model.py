@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Show what a detector costs, part by part: parameters, multiply-adds, activations, time and memory.
+"""Show what a detector costs, part by part: parameters, multiply-adds, activations, time and tensors.
 
 The weights are random; norms are calibrated on the random image, so that the heads get as much to do as in training.
 """

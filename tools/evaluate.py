@@ -12,6 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
+from resnet_det.data.coco.keypoints import DEFAULT_SIGMA
 from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import IOU_TYPES
 from resnet_det.evaluation.files import evaluate_files
@@ -33,6 +34,21 @@ def main() -> int:
     parser.add_argument("--images", type=Path, metavar="DIR", help="the image folder, for the report's gallery")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where evaluation.json and report.html go")
     parser.add_argument("--compare", type=Path, metavar="R2", help="detections of another run on the same images")
+    parser.add_argument(
+        "--max-detections",
+        type=_positive,
+        metavar="N",
+        help="detections of an image and class that count (default: COCO's 100, and 20 of people with keypoints)",
+    )
+    parser.add_argument(
+        "--sigmas",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="S",
+        help=f"of the keypoints, one each (default: COCO's for 17 keypoints, else {DEFAULT_SIGMA})",
+    )
+    parser.add_argument("--crowd-as-objects", action="store_true", help="treat crowd regions (iscrowd 1) as objects")
     args = parser.parse_args()
     logging.basicConfig(format="evaluate: %(message)s", level=logging.WARNING)
     try:
@@ -43,6 +59,9 @@ def main() -> int:
             images=args.images,
             output=args.output,
             compare_with=args.compare,
+            crowd_as_objects=args.crowd_as_objects,
+            max_detections=args.max_detections,
+            kpt_oks_sigmas=args.sigmas,
         )
     except InputError as error:
         print(f"evaluate: {error}", file=sys.stderr)
@@ -54,6 +73,12 @@ def main() -> int:
     if args.output:
         print(f"Written: {args.output / 'report.html'}, {args.output / 'evaluation.json'}")
     return 0
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r}; a number from 1 would be right")
+    return int(text)
 
 
 if __name__ == "__main__":

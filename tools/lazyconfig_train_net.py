@@ -3,21 +3,12 @@
 
 import sys
 
-from detectron2.engine import default_argument_parser
-
-from resnet_det.engine import launch, train_or_evaluate_lazy
+from resnet_det.engine import build_lazy_parser, launch, train_or_evaluate_lazy
 from resnet_det.errors import InputError
-
-EPILOG = """
-Examples:
-  COCO on 8 GPUs:     {prog} --config-file configs/lazy/COCO-Detection/faster_rcnn_R_50_FPN_1x.py --num-gpus 8
-  another depth:      {prog} --config-file ... model.backbone.bottom_up.depth=101
-  evaluation alone:   {prog} --config-file ... --eval-only train.init_checkpoint=output/model_final.pth
-"""
 
 
 def main() -> int:
-    args = default_argument_parser(epilog=EPILOG.format(prog=sys.argv[0])).parse_args()
+    args = build_lazy_parser().parse_args()
     try:
         launch(train_or_evaluate_lazy, args)
     except InputError as error:

@@ -1,4 +1,4 @@
-"""What each part of a detector costs: parameters, multiply-adds, activations, time and memory."""
+"""What each part of a detector costs: parameters, multiply-adds, activations, time, and how large its tensors are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class PartCost:
         gmacs: multiply-adds of its convolutions, linear layers and norms, in 1e9 (fvcore's count).
         activations: numbers that its convolutions and linear layers put out (arXiv 2003.13678, section 2.3).
         latency_ms: median time; None if it was not measured.
-        memory_mib: of its parameters and activations in float32.
+        tensors_mib: its parameters and all its activations in float32. Not the peak of memory, as activations are freed
+            on the way (:func:`resnet_det.benchmark.memory.measure_peak_memory` measures that).
     """
 
     name: str
@@ -39,7 +40,7 @@ class PartCost:
     gmacs: float
     activations: int
     latency_ms: float | None
-    memory_mib: float
+    tensors_mib: float
 
 
 def find_parts(model: nn.Module) -> dict[str, nn.Module]:
@@ -112,7 +113,7 @@ def _part_cost(name: str, parameters: int, macs: float, activations: float, seco
         gmacs=macs / 1e9,
         activations=int(activations),
         latency_ms=None if seconds is None else seconds * 1e3,
-        memory_mib=4 * (parameters + activations) / MIB,
+        tensors_mib=4 * (parameters + activations) / MIB,
     )
 
 
@@ -128,7 +129,7 @@ def _without_trunk(costs: list[PartCost]) -> list[PartCost]:
         gmacs=whole.gmacs - sum(cost.gmacs for cost in trunk),
         activations=whole.activations - sum(cost.activations for cost in trunk),
         latency_ms=None if whole.latency_ms is None else whole.latency_ms - sum(cost.latency_ms for cost in trunk),
-        memory_mib=whole.memory_mib - sum(cost.memory_mib for cost in trunk),
+        tensors_mib=whole.tensors_mib - sum(cost.tensors_mib for cost in trunk),
     )
     return [*trunk, fpn, *costs[1 + len(trunk) :]]
 

@@ -12,7 +12,7 @@ import tabulate
 
 from resnet_det.analysis.cost import PartCost
 
-_HEADERS = ("part", "parameters", "GMACs", "activations (M)", "latency (ms)", "memory (MiB)")
+_HEADERS = ("part", "parameters", "GMACs", "activations (M)", "latency (ms)", "weights + activations (MiB)")
 
 
 def format_costs(costs: Sequence[PartCost]) -> str:
@@ -24,7 +24,7 @@ def format_costs(costs: Sequence[PartCost]) -> str:
             f"{cost.gmacs:.2f}",
             f"{cost.activations / 1e6:.2f}",
             "-" if cost.latency_ms is None else f"{cost.latency_ms:.1f}",
-            f"{cost.memory_mib:.1f}",
+            f"{cost.tensors_mib:.1f}",
         )
         for cost in costs
     ]

@@ -29,9 +29,9 @@ from resnet_det.benchmark.annotation_file import write_annotation_file
 from resnet_det.benchmark.compare import Comparison, compare
 from resnet_det.benchmark.processes import NUM_PER_BATCH, measure_shared_memory, run_in_child
 from resnet_det.data import FastDatasetMapper, load_coco_json
-from resnet_det.data.coco_json import iter_coco_json
-from resnet_det.data.json_files import paused_garbage_collection
-from resnet_det.data.serialized import SerializedDicts
+from resnet_det.data.coco.json_files import paused_garbage_collection
+from resnet_det.data.loading.coco_json import iter_coco_json
+from resnet_det.data.loading.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
 PARTS = ("mapper", "loading")

@@ -19,8 +19,8 @@ from pycocotools.cocoeval import COCOeval
 
 from resnet_det.benchmark.compare import Comparison, compare
 from resnet_det.benchmark.random_results import random_results
-from resnet_det.data.check import read_coco_json
-from resnet_det.data.json_files import read_json
+from resnet_det.data.coco import read_coco
+from resnet_det.data.coco.json_files import read_json
 from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import run_coco_evaluation
 from resnet_det.evaluation.detections import make_detections
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
         annotations, results = args.annotations, args.results
         if annotations is None:
             annotations, results = write_random(Path(folder), args.images, args.detections)
-        truth = make_ground_truth(read_coco_json(annotations))
+        truth = make_ground_truth(read_coco(annotations))
         num_images = len(truth.images)
         num_results = len(read_results(results, truth, args.iou_type))
         options = {"pairs": args.pairs, "warm_up": 1, "items": num_images}
@@ -86,7 +86,7 @@ def read_with_pycocotools(annotations: Path) -> COCO:
 
 def read_ours(annotations: Path) -> GroundTruth:
     """Read, and made ready for the evaluation."""
-    truth = make_ground_truth(read_coco_json(annotations))
+    truth = make_ground_truth(read_coco(annotations))
     truth.coco.create_index()
     return truth
 

@@ -27,9 +27,9 @@ from resnet_det.benchmark.models import (
     build_detectors,
     inference_contenders,
 )
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.loaders import build_test_loader
 from resnet_det.engine.startup import setup_cfg
-from resnet_det.engine.weights import load_trained_weights
 from resnet_det.errors import InputError
 
 

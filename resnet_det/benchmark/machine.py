@@ -35,11 +35,23 @@ def _processor() -> str:
     return " ".join([fields.get("model name", platform.machine()), *extensions])
 
 
+MAX_PRODUCT_S = 0.2  # of one product; where a precision is emulated, that of large matrices takes minutes
+
+
 def measure_matmul_flops(dtype: torch.dtype, device: str = "cpu", *, size: int = 2048, repeats: int = 7) -> float:
     """Floating point operations a second in the product of two square matrices: the best of ``repeats``.
 
     The best, as it stands for what the machine can do. A multiplication and an addition are two operations.
     """
+    small = min(size, 256)
+    small_s = min(_time_products(dtype, device, small, 2))
+    while size > small and small_s * (size / small) ** 3 > MAX_PRODUCT_S:
+        size //= 2
+    return 2 * size**3 / min(_time_products(dtype, device, size, repeats))
+
+
+def _time_products(dtype: torch.dtype, device: str, size: int, repeats: int) -> list[float]:
+    """Seconds of each of ``repeats`` products, after one that does not count."""
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(repeats + 1):
@@ -48,4 +60,4 @@ def measure_matmul_flops(dtype: torch.dtype, device: str = "cpu", *, size: int =
         if device.startswith("cuda"):
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - start)
-    return 2 * size**3 / min(seconds[1:])
+    return seconds[1:]

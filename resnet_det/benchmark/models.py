@@ -13,8 +13,7 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 
-from resnet_det.config import backbone_outputs
-from resnet_det.engine.startup import merge_cfg
+from resnet_det.config import backbone_outputs, merge_cfg
 from resnet_det.errors import InputError
 from resnet_det.modeling import prepare_for_inference
 from resnet_det.weights.names import to_detectron2_names

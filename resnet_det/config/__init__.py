@@ -2,6 +2,7 @@
 
 from resnet_det.config.check import FPN_BACKBONE, PLAIN_BACKBONE, RETINANET_BACKBONE, backbone_outputs, check_cfg
 from resnet_det.config.keys import add_resnet_det_config
+from resnet_det.config.merge import merge_cfg
 from resnet_det.config.resnet import read_resnet_spec
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "add_resnet_det_config",
     "backbone_outputs",
     "check_cfg",
+    "merge_cfg",
     "read_resnet_spec",
 ]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from resnet_det.config.resnet import read_resnet_spec
-from resnet_det.config.training import check_augmentation_keys, check_training_keys
+from resnet_det.config.training import check_augmentation_keys, check_augmented_tests, check_training_keys
 from resnet_det.errors import InputError
 
 PLAIN_BACKBONE = "build_resnet_det_backbone"
@@ -37,8 +39,11 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         if name not in registry:
             choices = ", ".join(sorted(known for known, _ in registry))
             problems.append(f"{key} is {name!r}; choose one of {choices}")
+    problems += _check_device(model.DEVICE)
+    problems += _check_input(cfg)
     problems += check_training_keys(cfg)
     problems += check_augmentation_keys(cfg)
+    problems += check_augmented_tests(cfg)
     outputs = backbone_outputs(cfg)
     if outputs is None:
         return problems
@@ -52,8 +57,58 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         )
     for key, names in _features_used(cfg).items():
         problems += _not_among(key, names, outputs, f"the outputs of {model.BACKBONE.NAME}")
+    problems += _check_anchors(cfg)
     if model.META_ARCHITECTURE == "GeneralizedRCNN" and model.ROI_HEADS.NAME != "Res5ROIHeads":
         problems += _repeated_strides(cfg)
+    return problems
+
+
+def _check_device(device: str) -> list[str]:
+    """Where torch may run a model: Detectron2's operators are made for these alone."""
+    if re.fullmatch(r"cpu|cuda(:\d+)?", device):
+        return []
+    return [f"MODEL.DEVICE is {device!r}; choose cpu, cuda, or one GPU such as cuda:0"]
+
+
+def _check_input(cfg: CfgNode) -> list[str]:
+    problems = []
+    sizes = cfg.INPUT.MIN_SIZE_TRAIN
+    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:
+        problems.append(
+            f"INPUT.MIN_SIZE_TRAIN {tuple(sizes)}: with INPUT.MIN_SIZE_TRAIN_SAMPLING range two sizes would be right"
+        )
+    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
+    if len(mean) != len(std):
+        problems.append(
+            f"MODEL.PIXEL_MEAN has {len(mean)} values, MODEL.PIXEL_STD {len(std)}: one for each channel each"
+        )
+    channels = 1 if cfg.INPUT.FORMAT == "L" else 3
+    if cfg.INPUT.FORMAT in ("L", "BGR", "RGB") and len(mean) != channels:
+        problems.append(
+            f"INPUT.FORMAT {cfg.INPUT.FORMAT} has {channels} channels, and MODEL.PIXEL_MEAN {len(mean)} values"
+        )
+    return problems
+
+
+def _check_anchors(cfg: CfgNode) -> list[str]:
+    """Anchor sizes and aspect ratios: one list for all feature maps, or one for each."""
+    if cfg.MODEL.ANCHOR_GENERATOR.NAME != "DefaultAnchorGenerator":
+        return []
+    keys = {"RetinaNet": "MODEL.RETINANET.IN_FEATURES"}
+    key = keys.get(cfg.MODEL.META_ARCHITECTURE, "MODEL.RPN.IN_FEATURES")
+    names = _features_used(cfg).get(key)
+    if names is None:
+        return []
+    problems = []
+    for part in ("SIZES", "ASPECT_RATIOS"):
+        lists = cfg.MODEL.ANCHOR_GENERATOR[part]
+        if not lists or not isinstance(lists[0], list | tuple):
+            continue  # one list of numbers, for all
+        if len(lists) not in (1, len(names)):
+            problems.append(
+                f"MODEL.ANCHOR_GENERATOR.{part} has {len(lists)} lists, and {key} {len(names)} feature maps: one list, "
+                "or one for each, would be right"
+            )
     return problems
 
 

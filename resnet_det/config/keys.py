@@ -16,26 +16,44 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # DATASETS.TRAIN and DATASETS.TEST; class names and the number of classes are taken from the annotation file.
     defaults.RESNET_DET.DATA = CfgNode()
     defaults.RESNET_DET.DATA.COCO = []
+    # Names of the classes to use, in this order, such as ["person", "car"]; objects of
+    # others are left out, in training and in evaluation. []: all.
+    defaults.RESNET_DET.DATA.CLASSES = []
+    # Treat crowd regions (iscrowd 1) as ordinary objects, as CVAT's brush masks are meant.
+    defaults.RESNET_DET.DATA.CROWD_AS_OBJECTS = False
     _add_augmentation(defaults.RESNET_DET.DATA)
+
+    # More augmentation, by name: "module:function" takes the config, and gives a list of Detectron2's augmentations,
+    # which come after those of INPUT.*. The module is imported (PYTHONPATH says from where).
+    defaults.RESNET_DET.DATA.AUGMENTATIONS = []
 
     # How images are read and resized: "detectron2" (PIL), or "fast" (OpenCV and torch): twice as fast or more, for the
     # same boxes and masks, and pixels that differ by rounding.
     defaults.RESNET_DET.DATA.MAPPER = "detectron2"
     # What a training image that cannot be read or used does: "raise" stops, "skip" takes the next one and lists it.
     defaults.RESNET_DET.DATA.ON_BAD_IMAGE = "raise"
-    # Loading: pinned memory (for GPUs), and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
-    defaults.RESNET_DET.DATA.PIN_MEMORY = False
+    # The most pixels of an image that are read; 0: Pillow's limit (178,956,970), against files that unpack to more.
+    defaults.RESNET_DET.DATA.MAX_IMAGE_PIXELS = 0
+    # Loading: pinned memory for a model on a GPU, and batches that each of DATALOADER.NUM_WORKERS prepares ahead.
+    defaults.RESNET_DET.DATA.PIN_MEMORY = True
     defaults.RESNET_DET.DATA.PREFETCH_FACTOR = 2
     # Keep the workers that load test images from one evaluation to the next. Those of training always stay.
     defaults.RESNET_DET.DATA.PERSISTENT_WORKERS = False
+
+    # What the classes and keypoints are called: set from the data, and kept in config.yaml, so that pictures can be
+    # made where the data are not. NAMES and IDS (of the annotation file) of the classes; KEYPOINTS, their names, and
+    # LIMBS, two of these and a colour [R, G, B] each.
+    defaults.RESNET_DET.CLASSES = CfgNode({"NAMES": [], "IDS": [], "KEYPOINTS": [], "LIMBS": []})
 
     defaults.RESNET_DET.TRAIN = _train_defaults()
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
+    # Evaluate in the precision of training (SOLVER.AMP), while training too.
+    defaults.RESNET_DET.TEST.AMP = False
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.
     defaults.RESNET_DET.TEST.VAL_LOSS = False
-    # Evaluate on the first so many images of each process alone; 0: on all.
+    # Evaluate on the first so many images alone; 0: on all.
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
     # "float32", "bfloat16" or "float16": evaluate trained weights (--eval-only), and draw, with a model that
     # resnet_det.prepare_for_inference has made faster; "": with the model as it is.
@@ -54,6 +72,9 @@ def _train_defaults() -> CfgNode:
     node.AMP_DTYPE = "float16"
     # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
     node.OPTIMIZER = "SGD"
+    # Length of training in epochs of the training images; SOLVER.MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and
+    # TEST.EVAL_PERIOD, which are for Detectron2's length, follow it in proportion. 0: SOLVER.MAX_ITER iterations.
+    node.EPOCHS = 0
     # Forward passes of SOLVER.IMS_PER_BATCH images in a step: their gradients are averaged.
     node.ACCUMULATE = 1
     # Largest norm of all gradients together; 0: any. (SOLVER.CLIP_GRADIENTS clips each parameter by itself.)
@@ -67,16 +88,25 @@ def _train_defaults() -> CfgNode:
     node.EMA_DECAY = 0.0
     # Compile the backbone (torch.compile).
     node.COMPILE = False
+    # How exact float32 products of matrices are on GPUs (torch.set_float32_matmul_precision): "high" lets linear layers
+    # use TF32, as convolutions do by default; "": torch's default.
+    node.MATMUL_PRECISION = ""
     # Prefer operators that give the same numbers each time, on GPUs too.
     node.DETERMINISTIC = False
     # How many of the newest checkpoints to keep; 0: all.
     node.KEEP_CHECKPOINTS = 0
-    # A result by which model_best.pth is chosen, such as "bbox/AP"; "": none is kept.
+    # A result by which model_best.pth is chosen, such as "bbox/AP" or "validation_total_loss"; "": none is kept.
     node.BEST_METRIC = ""
+    # "max" or "min"; "": of a loss the lowest is best, of all else the highest.
+    node.BEST_DIRECTION = ""
     # Evaluations without a better BEST_METRIC after which training stops; 0: never.
     node.EARLY_STOPPING = 0
     # Where numbers go beside the log and TensorBoard: "wandb", "mlflow".
     node.LOGGERS = []
+    # Seconds from SIGTERM to the end: a process that takes longer is killed, even if it is stuck. 0: never.
+    node.GRACE_SECONDS = 120
+    # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
+    node.PROFILE = False
     return node
 
 

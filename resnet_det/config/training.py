@@ -15,6 +15,8 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
     train, data, test = cfg.RESNET_DET.TRAIN, cfg.RESNET_DET.DATA, cfg.RESNET_DET.TEST
     choices = [(f"RESNET_DET.TRAIN.{key}", train[key], known) for key, known in TRAIN_CHOICES.items()]
     choices += [
+        ("RESNET_DET.TRAIN.MATMUL_PRECISION", train.MATMUL_PRECISION, ("", "highest", "high", "medium")),
+        ("RESNET_DET.TRAIN.BEST_DIRECTION", train.BEST_DIRECTION, ("", "max", "min")),
         ("RESNET_DET.DATA.MAPPER", data.MAPPER, ("detectron2", "fast")),
         ("RESNET_DET.TEST.PREPARE", test.PREPARE, ("", "float32", "bfloat16", "float16")),
         ("RESNET_DET.DATA.ON_BAD_IMAGE", data.ON_BAD_IMAGE, ("raise", "skip")),
@@ -30,6 +32,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("SOLVER.MAX_ITER", cfg.SOLVER.MAX_ITER, 1, None),
         ("SOLVER.BASE_LR", cfg.SOLVER.BASE_LR, 0, None),
         ("RESNET_DET.TRAIN.ACCUMULATE", train.ACCUMULATE, 1, None),
+        ("RESNET_DET.TRAIN.EPOCHS", train.EPOCHS, 0, None),
         ("RESNET_DET.TRAIN.CLIP_GRAD_NORM", train.CLIP_GRAD_NORM, 0, None),
         ("RESNET_DET.TRAIN.BACKBONE_LR_FACTOR", train.BACKBONE_LR_FACTOR, 0, None),
         ("RESNET_DET.TRAIN.LAYER_DECAY", train.LAYER_DECAY, 0, 1),
@@ -37,6 +40,8 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("RESNET_DET.TRAIN.EMA_DECAY", train.EMA_DECAY, 0, 0.999999),
         ("RESNET_DET.TRAIN.KEEP_CHECKPOINTS", train.KEEP_CHECKPOINTS, 0, None),
         ("RESNET_DET.TRAIN.EARLY_STOPPING", train.EARLY_STOPPING, 0, None),
+        ("RESNET_DET.TRAIN.GRACE_SECONDS", train.GRACE_SECONDS, 0, None),
+        ("RESNET_DET.DATA.MAX_IMAGE_PIXELS", data.MAX_IMAGE_PIXELS, 0, None),
         ("RESNET_DET.DATA.PREFETCH_FACTOR", data.PREFETCH_FACTOR, 1, None),
         ("RESNET_DET.TEST.BATCH_SIZE", test.BATCH_SIZE, 1, None),
         ("RESNET_DET.TEST.MAX_IMAGES", test.MAX_IMAGES, 0, None),
@@ -49,7 +54,34 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         problems.append("RESNET_DET.TRAIN.EARLY_STOPPING needs RESNET_DET.TRAIN.BEST_METRIC, such as bbox/AP")
     if (train.BEST_METRIC or train.EARLY_STOPPING) and not cfg.DATASETS.TEST:
         problems.append("RESNET_DET.TRAIN.BEST_METRIC needs DATASETS.TEST, which is empty")
+    if train.BEST_METRIC.startswith("validation_") and not test.VAL_LOSS:
+        problems.append(f"RESNET_DET.TRAIN.BEST_METRIC {train.BEST_METRIC} needs RESNET_DET.TEST.VAL_LOSS True")
+    if not all(isinstance(name, str) for name in data.CLASSES) or len(set(data.CLASSES)) < len(data.CLASSES):
+        problems.append(f"RESNET_DET.DATA.CLASSES is {data.CLASSES}; names of classes, each once, would be right")
+    world_size = cfg.SOLVER.REFERENCE_WORLD_SIZE
+    if world_size and train.REFERENCE_BATCH_SIZE:
+        problems.append(
+            "SOLVER.REFERENCE_WORLD_SIZE and RESNET_DET.TRAIN.REFERENCE_BATCH_SIZE both scale the learning rate: set "
+            "one of them to 0"
+        )
+    if world_size and cfg.SOLVER.IMS_PER_BATCH % world_size:
+        problems.append(
+            f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} is no multiple of REFERENCE_WORLD_SIZE {world_size}"
+        )
     return problems
+
+
+def check_augmented_tests(cfg: CfgNode) -> list[str]:
+    """Problems of TEST.AUG, which Detectron2 knows for R-CNNs of boxes and masks alone."""
+    if not cfg.TEST.AUG.ENABLED:
+        return []
+    model = cfg.MODEL
+    if model.META_ARCHITECTURE != "GeneralizedRCNN" or model.KEYPOINT_ON or model.LOAD_PROPOSALS:
+        return [
+            "TEST.AUG.ENABLED works only for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS: set "
+            "it to False"
+        ]
+    return []
 
 
 def check_augmentation_keys(cfg: CfgNode) -> list[str]:

@@ -37,9 +37,8 @@ def describe_environment() -> list[str]:
         lines.append(f"OpenCV {cv2.__version__}" + ("" if has_windows else " (headless: no windows)"))
     except ImportError as error:
         lines.append(f"OpenCV does not work ({error}): install opencv-python, or opencv-python-headless on a server")
-    for module, lost in (("shapely", "INPUT.CROP with polygon masks"), ("panopticapi", "panoptic quality")):
-        if importlib.util.find_spec(module) is None:
-            lines.append(f"{module} is not installed: no {lost}")
+    if importlib.util.find_spec("shapely") is None:
+        lines.append("shapely is not installed: no INPUT.CROP with polygon masks")
     return lines
 
 

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import datetime
+import itertools
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from detectron2.engine import default_argument_parser
 from detectron2.engine import launch as detectron2_launch
 from detectron2.utils import comm
 from torch.multiprocessing import ProcessExitedException
 
+from resnet_det.config import merge_cfg
+from resnet_det.engine.hooks.signals import Interrupted
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent
+
+# While the first process evaluates masks, or writes a report, the others wait for it.
+TIMEOUT = datetime.timedelta(hours=3)
 
 
 def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
@@ -31,19 +40,23 @@ def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) 
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return _run_under_torchrun(main, args)
-    available = torch.cuda.device_count()
+    on_gpu = uses_gpu(args)
+    available = torch.cuda.device_count() if on_gpu else 0
     if 0 < available < args.num_gpus:
         raise InputError(f"--num-gpus {args.num_gpus}: this machine has {available}")
     if args.num_gpus * args.num_machines == 1:
         return main(args)
+    if not on_gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # of the processes to come: else they would talk by NCCL
     try:
         return detectron2_launch(
             _exit_with_message,
             args.num_gpus,
             num_machines=args.num_machines,
             machine_rank=args.machine_rank,
-            dist_url=args.dist_url,
+            dist_url=choose_url(args),
             args=(main, args),
+            timeout=TIMEOUT,
         )
     except ProcessExitedException as error:
         raise SystemExit(error.exit_code) from None
@@ -57,13 +70,39 @@ def _exit_with_message(main: Callable[[argparse.Namespace], Any], args: argparse
     except InputError as error:
         print(f"process {comm.get_rank()}: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted:
+        _leave_alone()
     _leave_process_group()
+
+
+def uses_gpu(args: argparse.Namespace) -> bool:
+    """Whether there is CUDA, and neither the command line nor a yaml file says that the CPU is to be used.
+
+    Raises:
+        InputError: the yaml file cannot be used.
+    """
+    if not torch.cuda.is_available():
+        return False
+    opts = [str(opt) for opt in getattr(args, "opts", None) or []]
+    config_file = str(getattr(args, "config_file", None) or "")
+    if config_file.endswith((".yaml", ".yml")):
+        return merge_cfg(config_file, opts).MODEL.DEVICE != "cpu"
+    return ("MODEL.DEVICE", "cpu") not in itertools.pairwise(opts) and "train.device=cpu" not in opts
+
+
+def choose_url(args: argparse.Namespace) -> str:
+    """Where the processes meet: on one machine any free port, unless one was asked for.
+
+    Detectron2's default is one port for each user, so that a second job of the same user finds it taken.
+    """
+    default = default_argument_parser().get_default("dist_url")
+    return "auto" if args.num_machines == 1 and args.dist_url == default else args.dist_url
 
 
 def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
     end_with_parent(signal.SIGTERM)
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
-    has_gpu = torch.cuda.is_available()
+    has_gpu = uses_gpu(args)
     if has_gpu:
         if torch.cuda.device_count() < local_size:
             raise InputError(
@@ -71,13 +110,15 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
             )
         torch.cuda.set_device(local_rank)
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-    if attempt:
-        args.resume = True  # --max-restarts: go on where the processes were lost
     store, rank, world_size = next(dist.rendezvous("env://"))
     store = dist.PrefixStore(f"attempt_{attempt}", store)  # else gloo takes addresses of processes that are gone
-    dist.init_process_group("nccl" if has_gpu else "gloo", store=store, rank=rank, world_size=world_size)
+    backend = "nccl" if has_gpu else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     _create_local_process_group(local_size)
-    result = main(args)
+    try:
+        result = main(args)
+    except Interrupted:
+        _leave_alone()
     _leave_process_group()
     return result
 
@@ -89,6 +130,13 @@ def _leave_process_group() -> None:
     """
     comm.synchronize()
     dist.destroy_process_group()
+
+
+def _leave_alone() -> NoReturn:
+    """End this process without waiting for the others, which are somewhere in an evaluation. All is saved by now."""
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(0)
 
 
 def _create_local_process_group(local_size: int) -> None:

@@ -4,28 +4,53 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from detectron2.config import LazyConfig, instantiate
-from detectron2.engine import default_setup, default_writers, hooks
+from detectron2.engine import HookBase, default_argument_parser, default_setup, default_writers, hooks
 from detectron2.evaluation import inference_on_dataset, print_csv_format
+from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from resnet_det.config.yaml_files import read_yaml
 from resnet_det.data import make_train_loader
-from resnet_det.engine.checkpoint import Checkpointer
+from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.arguments import add_overwrite_flag
+from resnet_det.engine.hooks import (
+    BestWeights,
+    CheckpointHook,
+    EvaluationHook,
+    ProfileHook,
+    SignalHook,
+    SkippedImagesHook,
+    ThroughputHook,
+)
+from resnet_det.engine.life import TrainingRun
+from resnet_det.engine.model_setup import share_among_processes
+from resnet_det.engine.run_folder import check_evaluation, choose_start, clear_run
+from resnet_det.engine.startup import choose_device
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results
 from resnet_det.weights import load_weights
 
 logger = logging.getLogger(__name__)
+
+EPILOG = """
+Examples:
+  COCO on 8 GPUs:     {prog} --config-file configs/lazy/COCO-Detection/faster_rcnn_R_50_FPN_1x.py --num-gpus 8
+  another depth:      {prog} --config-file ... model.backbone.bottom_up.depth=101
+  evaluation alone:   {prog} --config-file ... --eval-only train.init_checkpoint=output/model_final.pth
+"""
 
 
 def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
@@ -36,15 +61,26 @@ def load_lazy_config(config_file: str, opts: list[str]) -> DictConfig:
     """
     if not Path(config_file).is_file():
         raise InputError(f"--config-file {config_file}: no such file")
-    cfg = LazyConfig.load(config_file)
+    try:
+        if config_file.endswith((".yaml", ".yml")):  # read as data; LazyConfig.load would run what it asks for
+            cfg = OmegaConf.create(read_yaml(config_file), flags={"allow_objects": True})
+        else:
+            cfg = LazyConfig.load(config_file)
+    except yaml.YAMLError as error:
+        raise InputError(f"{config_file}: not a yaml file: {error}") from None
     try:
         cfg = LazyConfig.apply_overrides(cfg, opts)
     except Exception as error:  # the parser's own kinds of error
         raise InputError(f"command line: key=value pairs expected, got {' '.join(opts)!r}: {error}") from None
-    if cfg.train.device.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("train.device is %r, but torch finds no CUDA device: using the CPU", cfg.train.device)
-        cfg.train.device = "cpu"
+    cfg.train.device = choose_device(cfg.train.device, "train.device")
     return cfg
+
+
+def build_lazy_parser() -> argparse.ArgumentParser:
+    """Detectron2's own flags, and --overwrite."""
+    parser = default_argument_parser(epilog=EPILOG.format(prog=os.path.relpath(sys.argv[0])))
+    add_overwrite_flag(parser)
+    return parser
 
 
 def train_or_evaluate_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -53,57 +89,94 @@ def train_or_evaluate_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
     Returns:
         Evaluation results, 0 to 100, also in train.output_dir/results.json; None in other processes than the first.
     """
-    setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
     cfg = load_lazy_config(args.config_file, args.opts)
+    output_dir = cfg.train.output_dir
+    if not args.eval_only:
+        args.resume = decide_once(lambda: choose_start(output_dir, resume=args.resume, overwrite=args.overwrite))
+        if args.overwrite and not args.resume:
+            decide_once(lambda: clear_run(output_dir, keep=[args.config_file, cfg.train.init_checkpoint]))
+    elif not args.resume:
+        decide_once(lambda: check_evaluation(output_dir, cfg.train.init_checkpoint))
+    logger.handlers.clear()  # from here on with a file in train.output_dir
     default_setup(cfg, args)
+    setup_logger(output_dir, name="resnet_det", distributed_rank=comm.get_rank())
     model = instantiate(cfg.model).to(cfg.train.device)
     if args.eval_only:
         report = load_weights(model, cfg.train.init_checkpoint)
         if report.missing or report.wrong_shape:
             raise InputError(f"train.init_checkpoint: not the weights of this detector\n{report}")
-        return _evaluate(cfg, model)
-    return _train(cfg, model, resume=args.resume)
+        results = _evaluate(cfg, model)
+        if results is not None:
+            write_results(results, output_dir)
+        return results
+    run = LazyRun(cfg, model)
+    run.resume_or_load(resume=args.resume)
+    return run.train()
 
 
-def _train(cfg: DictConfig, model: nn.Module, *, resume: bool) -> dict[str, Any] | None:
-    cfg.optimizer.params.model = model
-    optimizer = instantiate(cfg.optimizer)
-    if comm.get_world_size() > 1:
-        device_ids = [comm.get_local_rank()] if cfg.train.device.startswith("cuda") else None
-        model = DistributedDataParallel(model, device_ids=device_ids, **cfg.train.ddp)
-    amp_dtype = getattr(torch, cfg.train.amp.dtype) if cfg.train.amp.enabled else None
-    trainer = TrainStep(
-        model,
-        lambda start_iter: iter(_build_train_loader(cfg, trainer.seed, start_iter)),
-        optimizer,
-        amp_dtype=amp_dtype,
-        seed=comm.shared_random_seed() if cfg.train.get("seed", -1) < 0 else cfg.train.seed,
-        output_dir=cfg.train.output_dir,
-    )
-    checkpointer = Checkpointer(model, cfg.train.output_dir, trainer=trainer)
-    results: dict[str, Any] = {}
+class LazyRun(TrainingRun):
+    """A run as of tools/train_net.py: the same steps, checkpoints and hooks, from what a LazyConfig builds.
 
-    def evaluate() -> dict[str, Any] | None:
-        found = _evaluate(cfg, model)
-        results.update(found or {})
-        return found
+    Beside Detectron2's keys, ``train`` may have accumulate, clip_grad_norm, ema_decay, best_metric, best_direction,
+    early_stopping, grace_seconds and profile, which mean what RESNET_DET.TRAIN's keys do.
+    """
 
-    trainer.register_hooks(
-        [
+    def __init__(self, cfg: DictConfig, model: nn.Module) -> None:
+        self.cfg = cfg
+        train = cfg.train
+        cfg.optimizer.params.model = model
+        optimizer = instantiate(cfg.optimizer)
+        self.optimizer = optimizer
+        step = TrainStep(
+            share_among_processes(model, **train.get("ddp", {})),
+            lambda start_iter: iter(_build_train_loader(cfg, self.seed, start_iter)),
+            optimizer,
+            amp_dtype=getattr(torch, train.amp.get("dtype", "float16")) if train.amp.enabled else None,
+            accumulate=train.get("accumulate", 1),
+            clip_grad_norm=train.get("clip_grad_norm", 0.0),
+            ema_decay=train.get("ema_decay", 0.0),
+            seed=comm.shared_random_seed() if train.get("seed", -1) < 0 else train.seed,
+            output_dir=train.output_dir,
+        )
+        scheduler = LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), train.max_iter)
+        fixed = {
+            "dataloader.train.total_batch_size": cfg.dataloader.train.get("total_batch_size"),
+            "train.accumulate": train.get("accumulate", 1),
+            "optimizer": str(cfg.optimizer["_target_"]),
+        }
+        super().__init__(step, scheduler, train.output_dir, train.max_iter, fixed_settings=fixed)
+        self.register_hooks(self.build_hooks())
+
+    def build_hooks(self) -> list[HookBase | None]:
+        cfg, train = self.cfg, self.cfg.train
+        self.signals = SignalHook(train.get("grace_seconds", 120))
+        self.checkpoint_hook = CheckpointHook(train.checkpointer.period, train.checkpointer.get("max_to_keep") or 0)
+        if train.get("best_metric"):
+            patience, direction = train.get("early_stopping", 0), train.get("best_direction", "")
+            self.best = BestWeights(train.best_metric, patience=patience, direction=direction)
+        is_main = comm.is_main_process()
+        writers = default_writers(train.output_dir, train.max_iter) if is_main else []
+        images = cfg.dataloader.train.get("total_batch_size", 1) * train.get("accumulate", 1)
+        return [
             hooks.IterationTimer(),
-            hooks.LRScheduler(scheduler=instantiate(cfg.lr_multiplier)),
-            hooks.PeriodicCheckpointer(checkpointer, **cfg.train.checkpointer) if comm.is_main_process() else None,
-            hooks.EvalHook(cfg.train.eval_period, evaluate),
-            hooks.PeriodicWriter(default_writers(cfg.train.output_dir, cfg.train.max_iter), cfg.train.log_period)
-            if comm.is_main_process()
-            else None,
+            ThroughputHook(images),
+            hooks.LRScheduler(),
+            self.checkpoint_hook,
+            self.signals,
+            ProfileHook(train.output_dir) if train.get("profile") and is_main else None,
+            EvaluationHook(train.eval_period, self.evaluate, self.best) if "evaluator" in cfg.dataloader else None,
+            SkippedImagesHook(train.output_dir),
+            hooks.PeriodicWriter(writers, train.log_period) if is_main else None,
         ]
-    )
-    iteration = checkpointer.resume_last() if resume else None
-    if iteration is None and cfg.train.init_checkpoint:
-        logger.info("%s", load_weights(model, cfg.train.init_checkpoint))
-    trainer.train(0 if iteration is None else iteration + 1, cfg.train.max_iter)
-    return results or None
+
+    def load_initial_weights(self) -> None:
+        if self.cfg.train.init_checkpoint:
+            logger.info("%s", load_weights(self.checkpointer.model, self.cfg.train.init_checkpoint))
+
+    def evaluate(self) -> dict[str, Any] | None:
+        self._last_eval_results = _evaluate(self.cfg, self.evaluated_model)
+        return self._last_eval_results
 
 
 def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoader:
@@ -111,7 +184,8 @@ def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoad
     node = cfg.dataloader.train
     ours = (make_train_loader, f"{make_train_loader.__module__}.{make_train_loader.__qualname__}")
     if node["_target_"] in ours:  # by name in a config that was saved
-        return instantiate({**node, "seed": seed, "start_step": start_iter})
+        accumulate = cfg.train.get("accumulate", 1)
+        return instantiate({**node, "seed": seed, "start_step": start_iter, "accumulate": accumulate})
     return instantiate(node)
 
 
@@ -120,5 +194,4 @@ def _evaluate(cfg: DictConfig, model: nn.Module) -> dict[str, Any] | None:
     if not comm.is_main_process():
         return None
     print_csv_format(results)
-    write_results(results, cfg.train.output_dir)
     return results

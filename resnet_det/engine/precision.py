@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import statistics
 import time
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import nn
 
+from resnet_det.engine.agreement import decide_once
 from resnet_det.modeling import prepare_for_inference
 
 logger = logging.getLogger(__name__)
@@ -25,16 +27,31 @@ def choose_amp_dtype(cfg: CfgNode) -> torch.dtype | None:
     name = cfg.RESNET_DET.TRAIN.AMP_DTYPE if "RESNET_DET" in cfg else "float16"
     if name != "auto":
         return getattr(torch, name)
-    speed_up = measure_bfloat16_speed_up(torch.device(cfg.MODEL.DEVICE))
-    dtype = torch.bfloat16 if speed_up >= MIN_SPEED_UP else None
-    chosen = "bfloat16" if dtype else "float32"
-    logger.info(
-        "AMP_DTYPE auto: bfloat16 takes 1/%.1f of the time of float32 on %s; using %s",
-        speed_up,
-        cfg.MODEL.DEVICE,
-        chosen,
-    )
-    return dtype
+    device = torch.device(cfg.MODEL.DEVICE)
+    return torch.bfloat16 if decide_once(lambda: is_bfloat16_worthwhile(device)) else None
+
+
+def autocast_for_tests(cfg: CfgNode, amp_dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """Where RESNET_DET.TEST.AMP evaluates: in ``amp_dtype``, that of training."""
+    if amp_dtype is None or not cfg.RESNET_DET.TEST.AMP:
+        return contextlib.nullcontext()
+    return torch.autocast(torch.device(cfg.MODEL.DEVICE).type, amp_dtype)
+
+
+def is_bfloat16_worthwhile(device: torch.device) -> bool:
+    """Whether ``device`` is faster in bfloat16: GPUs from compute capability 8.0 (A100) on are; a CPU is timed.
+
+    Why a GPU is not timed: a convolution that is small enough to be quick is bound by its launch there, and float32 is
+    TF32.
+    """
+    if device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        is_worthwhile, why = capability >= (8, 0), f"compute capability {capability[0]}.{capability[1]}"
+    else:
+        speed_up = measure_bfloat16_speed_up(device)
+        is_worthwhile, why = speed_up >= MIN_SPEED_UP, f"it takes 1/{speed_up:.1f} of the time of float32"
+    logger.info("AMP_DTYPE auto: %s on %s (%s)", "bfloat16" if is_worthwhile else "float32", device, why)
+    return is_worthwhile
 
 
 def prepare_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
@@ -53,8 +70,6 @@ def measure_bfloat16_speed_up(device: torch.device, repeats: int = 5) -> float:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):
             out = F.conv2d(x, weight, padding=1)
         out.sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
         return time.perf_counter() - start
 
     pairs = [(seconds(False), seconds(True)) for _ in range(repeats + 1)]

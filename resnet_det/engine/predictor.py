@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,17 @@ import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
+from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
+from PIL import Image
 
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import prepare_as_configured
-from resnet_det.engine.weights import load_trained_weights
 from resnet_det.errors import InputError
+from resnet_det.visualization import Skeleton, make_skeleton
+
+logger = logging.getLogger(__name__)
 
 
 class Predictor:
@@ -27,6 +33,7 @@ class Predictor:
         model: in evaluation mode.
         class_names: of the data set the model was trained on, or "class 0", ... where that is unknown.
         category_ids: of the same classes in the data set's annotation file; 1, 2, ... where that is unknown.
+        skeleton: which keypoints are joined by lines, as far as that is known.
         stuff_names: of the semantic classes of a panoptic model.
     """
 
@@ -45,14 +52,23 @@ class Predictor:
             self.model = prepare_as_configured(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
-        self.is_rgb = cfg.INPUT.FORMAT == "RGB"
+        self.image_format = cfg.INPUT.FORMAT
         self.class_names = find_class_names(cfg)
         self.category_ids = find_category_ids(cfg, len(self.class_names))
         self.stuff_names = find_stuff_names(cfg)
+        self.skeleton = find_skeleton(cfg)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to."""
-        resized = self.resize.get_transform(image).apply_image(image[:, :, ::-1] if self.is_rgb else image)
+        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to.
+
+        It is converted to INPUT.FORMAT as in training, to one channel (L) too.
+        """
+        converted = image
+        if self.image_format != "BGR":
+            as_rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
+            converted = convert_PIL_to_numpy(as_rgb, self.image_format)
+        resized = self.resize.get_transform(converted).apply_image(converted)
+        resized = resized.reshape(*resized.shape[:2], -1)  # of one channel, resizing may leave none
         chw = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
         return {"image": chw, "height": image.shape[0], "width": image.shape[1]}
 
@@ -71,6 +87,8 @@ class Predictor:
             if "instances" not in output:
                 raise InputError(f"{type(self.model).__name__} finds no instances that could be drawn")
             output["instances"] = output["instances"].to("cpu")
+            if "sem_seg" in output:
+                output["sem_seg"] = output["sem_seg"].cpu()
             if "panoptic_seg" in output:
                 segments, described = output["panoptic_seg"]
                 output["panoptic_seg"] = segments.cpu(), described
@@ -82,16 +100,26 @@ class Predictor:
 
 
 def find_class_names(cfg: CfgNode) -> list[str]:
-    """Class names of the first data set of ``cfg`` that knows them."""
+    """Class names that training has kept in ``cfg``, else those of the first of its data sets that knows them."""
+    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    count = cfg.MODEL[node].NUM_CLASSES
+    if len(cfg.RESNET_DET.CLASSES.NAMES) == count:
+        return list(map(str, cfg.RESNET_DET.CLASSES.NAMES))
     names = _find(cfg, "thing_classes")
     if names is not None:
         return list(names)
-    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    return [f"class {index}" for index in range(cfg.MODEL[node].NUM_CLASSES)]
+    logger.warning(
+        "The classes have no names: none of the data sets %s is here, and the config has none in "
+        "RESNET_DET.CLASSES.NAMES (the config.yaml that training writes to OUTPUT_DIR has them)",
+        ", ".join((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN)) or "of the config",
+    )
+    return [f"class {index}" for index in range(count)]
 
 
 def find_category_ids(cfg: CfgNode, num_classes: int) -> list[int]:
-    """Category ids, in the order of the classes, of the first data set of ``cfg`` that knows them."""
+    """Category ids, in the order of the classes: those kept in ``cfg``, or of the first data set that knows them."""
+    if len(cfg.RESNET_DET.CLASSES.IDS) == num_classes:
+        return list(cfg.RESNET_DET.CLASSES.IDS)
     places = _find(cfg, "thing_dataset_id_to_contiguous_id")
     if places is None or len(places) != num_classes:
         return list(range(1, num_classes + 1))
@@ -102,6 +130,14 @@ def find_stuff_names(cfg: CfgNode) -> list[str]:
     """Names of the semantic classes of ``cfg``."""
     names = _find(cfg, "stuff_classes")
     return list(names) if names is not None else [f"stuff {i}" for i in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
+
+
+def find_skeleton(cfg: CfgNode) -> Skeleton:
+    """Which keypoints are joined, as kept in ``cfg``, or by the first of its data sets that knows it."""
+    kept = cfg.RESNET_DET.CLASSES
+    if kept.KEYPOINTS:
+        return make_skeleton(kept.KEYPOINTS, kept.LIMBS)
+    return make_skeleton(_find(cfg, "keypoint_names"), _find(cfg, "keypoint_connection_rules"))
 
 
 def _find(cfg: CfgNode, key: str) -> Any:

@@ -3,59 +3,34 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import logging
 import os
-import sys
 from pathlib import Path
 
 import torch
-import yaml
-from detectron2.config import CfgNode, get_cfg
-from detectron2.engine import default_argument_parser
+from detectron2.config import CfgNode
 
-from resnet_det.config import add_resnet_det_config, check_cfg
-from resnet_det.data import count_classes, prepare_dataset, register_cfg_datasets
-from resnet_det.engine.weights import check_from_scratch, prepare_weights
+from resnet_det.config import check_cfg, merge_cfg
+from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
+from resnet_det.data.images import set_max_pixels
+from resnet_det.engine.agreement import decide_once
+from resnet_det.engine.checkpoint import find_checkpoint
+from resnet_det.engine.epochs import set_length_in_epochs_
+from resnet_det.engine.hooks.best import explain_unknown_metric
+from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
+from resnet_det.engine.loaders import load_train_dicts
+from resnet_det.engine.resuming import take_matched_keys_
+from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
+from resnet_det.evaluation.build import list_metrics
 
 logger = logging.getLogger(__name__)
-
-DETECTRON2_NUM_CLASSES = 80  # its default: a config does not tell it from a value that was set
-
-TRAIN_EPILOG = """
-Examples:
-  the demo, from nothing:       {prog} --config-file configs/demo/mask_rcnn_R_18_FPN.yaml
-  COCO on 8 GPUs:               {prog} --config-file configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml --num-gpus 8
-  the same with torchrun:       torchrun --nproc-per-node 8 {prog} --config-file ...
-  own data in COCO format:      {prog} --config-file ... --train-data train.json images/ --test-data val.json images/
-  another depth:                {prog} --config-file ... MODEL.RESNETS.DEPTH 18
-  evaluation alone:             {prog} --config-file output/config.yaml --eval-only MODEL.WEIGHTS output/model_final.pth
-  does all of it work?          {prog} --config-file ... --fast-dev-run
-"""
-
-
-def build_train_parser() -> argparse.ArgumentParser:
-    """Detectron2's own flags, two for own data, and one to try things out."""
-    parser = default_argument_parser(epilog=TRAIN_EPILOG.format(prog=os.path.relpath(sys.argv[0])))
-    parser.add_argument(
-        "--fast-dev-run",
-        action="store_true",
-        help="two iterations of everything - training, validation loss, evaluation, checkpoints - in a folder "
-        "fast_dev_run of OUTPUT_DIR, to see whether all of it works",
-    )
-    for split in ("train", "test"):
-        parser.add_argument(
-            f"--{split}-data",
-            nargs=2,
-            metavar=("ANNOTATIONS", "IMAGES"),
-            help=f"own data to {split} on: a COCO annotation file and the folder of its images",
-        )
-    return parser
 
 
 def setup_cfg(args: argparse.Namespace) -> CfgNode:
     """The config of ``args``: defaults, our keys, ``--config-file``, the command line, data sets; checked and frozen.
+
+    Whether a run is resumed is decided here, for all processes, and noted in ``args.resume``.
 
     Raises:
         InputError: something in it cannot work; all problems found are listed.
@@ -64,42 +39,49 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     for split in ("train", "test"):
         if getattr(args, f"{split}_data", None):
             use_own_data(cfg, split, *getattr(args, f"{split}_data"))
+    leave_out_foreign_test_sets(cfg, args)
     if getattr(args, "fast_dev_run", False):
         shorten_(cfg)
     fall_back_to_cpu(cfg)
     trains = not getattr(args, "eval_only", True)
     problems = check_cfg(cfg)
-    starts_anew = trains and not resumes(args, cfg)
+    if trains:
+        args.resume = decide_once(lambda: chooses_to_resume(args, cfg))
+    resumes = trains and args.resume
+    checkpoint = decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) if resumes else None
+    starts_anew = trains and checkpoint is None
     if starts_anew:
         problems += check_from_scratch(cfg)
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
     register_cfg_datasets(cfg)
     check_output_dir(cfg.OUTPUT_DIR)
-    train_names = cfg.DATASETS.TRAIN if trains else ()
-    names = list(dict.fromkeys((*train_names, *cfg.DATASETS.TEST)))
-    for name in names:
-        trained_on = name in train_names and cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
-        prepare_dataset(name, needed=needed_annotations(cfg), needs_objects=trained_on)
-    set_num_classes(cfg, names)
+    prepare_cfg_datasets(
+        cfg,
+        cfg.DATASETS.TRAIN if trains else (),
+        set_keys=(args.opts or [])[::2],
+        follows_data=bool(getattr(args, "train_data", None)),
+    )
+    if trains:
+        check_best_metric(cfg)
+        set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
+    elif checkpoint is not None and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+        take_matched_keys_(cfg, checkpoint)
+    set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     cfg.freeze()
     return cfg
 
 
-def merge_cfg(config_file: str, opts: list[str]) -> CfgNode:
-    """Defaults, our keys, ``config_file`` and KEY VALUE pairs, not checked.
-
-    Raises:
-        InputError: a key or value that no config has.
+def check_best_metric(cfg: CfgNode) -> None:
     """
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    if config_file:
-        merge_file(cfg, config_file)
-    merge_opts(cfg, opts)
-    return cfg
+    Raises:
+        InputError: no evaluation will give RESNET_DET.TRAIN.BEST_METRIC.
+    """
+    metric, known = cfg.RESNET_DET.TRAIN.BEST_METRIC, list_metrics(cfg)
+    if metric and not metric.startswith("validation_") and known is not None and metric not in known:
+        raise InputError(explain_unknown_metric(metric, known))
 
 
 def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
@@ -117,71 +99,47 @@ def setup_model_cfg(config_file: str, opts: list[str]) -> CfgNode:
     return cfg
 
 
-def resumes(args: argparse.Namespace, cfg: CfgNode) -> bool:
-    """Whether the run goes on from a checkpoint, and MODEL.WEIGHTS are not looked at."""
-    return getattr(args, "resume", False) and (Path(cfg.OUTPUT_DIR) / "last_checkpoint").is_file()
-
-
-def merge_file(cfg: CfgNode, path: str) -> None:
-    """Merge a yaml file into ``cfg``.
-
-    Raises:
-        InputError: it is missing, is no yaml, or has a key or value that no config has.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"--config-file {path}: no such file")
-    try:
-        cfg.merge_from_file(path)
-    except (KeyError, ValueError, AssertionError) as error:
-        raise InputError(f"{path}: {explain_merge_error(cfg, error)}") from None
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a yaml file with the sections of a config: {error}") from None
-
-
-def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
-    """Merge KEY VALUE pairs into ``cfg``.
-
-    Raises:
-        InputError: a key or value that no config has.
-    """
-    if len(opts) % 2:
-        raise InputError(f"command line: KEY VALUE pairs expected, got {' '.join(opts)!r} (flags stand before them)")
-    for key, value in zip(opts[::2], opts[1::2], strict=True):
-        try:
-            cfg.merge_from_list([key, value])
-        except (KeyError, ValueError, AssertionError) as error:
-            raise InputError(f"command line: {key} {value}: {explain_merge_error(cfg, error, key)}") from None
-
-
-def explain_merge_error(cfg: CfgNode, error: Exception, key: str = "") -> str:
-    """What yacs says of a wrong key or value, in one sentence, with the key that was probably meant."""
-    text = str(error.args[0] if error.args else error)
-    if "Non-existent" not in text:
-        return text
-    key = key or text.split(":")[-1].strip()
-    meant = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
-    return f"there is no key {key}" + (f"; did you mean {meant[0]}?" if meant else "")
-
-
-def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    keys = []
-    for key, value in cfg.items():
-        keys += _all_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
-    return keys
+def chooses_to_resume(args: argparse.Namespace, cfg: CfgNode) -> bool:
+    """Whether the run in OUTPUT_DIR goes on (see :func:`choose_start`)."""
+    if args.fast_dev_run and args.resume:
+        raise InputError("--fast-dev-run tries things out anew: give it without --resume")
+    return choose_start(cfg.OUTPUT_DIR, resume=args.resume, overwrite=args.overwrite or args.fast_dev_run)
 
 
 def use_own_data(cfg: CfgNode, split: str, annotation_file: str, image_folder: str) -> None:
-    """Let DATASETS.TRAIN or DATASETS.TEST be one own set, named after its annotation file."""
-    name = Path(annotation_file).stem
-    entry = [name, os.path.abspath(annotation_file), os.path.abspath(image_folder)]
-    cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, entry]
+    """Let DATASETS.TRAIN or DATASETS.TEST be one own set, named after its annotation file, and its folder if needed."""
+    files = [os.path.abspath(annotation_file), os.path.abspath(image_folder)]
+    name = name_own_dataset(*files, cfg.RESNET_DET.DATA.COCO)
+    cfg.RESNET_DET.DATA.COCO = [*cfg.RESNET_DET.DATA.COCO, [name, *files]]
     cfg.DATASETS[split.upper()] = (name,)
+
+
+def leave_out_foreign_test_sets(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """With ``--train-data`` alone, own data are not tested on the set of the config, which nobody asked for.
+
+    A test set that the command line names, or an own one of the config, stays.
+    """
+    if (
+        not getattr(args, "train_data", None)
+        or getattr(args, "test_data", None)
+        or "DATASETS.TEST" in (args.opts or [])
+    ):
+        return
+    own = {entry[0] for entry in cfg.RESNET_DET.DATA.COCO if entry}
+    foreign = [name for name in cfg.DATASETS.TEST if name not in own]
+    if foreign:
+        cfg.DATASETS.TEST = tuple(name for name in cfg.DATASETS.TEST if name in own)
+        logger.warning(
+            "Nothing is evaluated on %s, which is not of your data: --test-data ANNOTATIONS IMAGES names your own set",
+            ", ".join(foreign),
+        )
 
 
 def shorten_(cfg: CfgNode) -> None:
     """Let everything that a run does happen in two iterations, away from what OUTPUT_DIR holds."""
     cfg.OUTPUT_DIR = os.path.join(cfg.OUTPUT_DIR, "fast_dev_run")
     cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SOLVER.WARMUP_ITERS = 2, (), 0
+    cfg.RESNET_DET.TRAIN.EPOCHS = 0
     cfg.SOLVER.CHECKPOINT_PERIOD = cfg.TEST.EVAL_PERIOD = 1
     cfg.TEST.PRECISE_BN.NUM_ITER = 2
     cfg.TEST.EXPECTED_RESULTS = []
@@ -189,35 +147,32 @@ def shorten_(cfg: CfgNode) -> None:
     cfg.RESNET_DET.TEST.VAL_LOSS = bool(cfg.DATASETS.TEST)
 
 
-def needed_annotations(cfg: CfgNode) -> list[str]:
-    """What each annotation must have, besides its box, for the heads of this config."""
-    copies = cfg.RESNET_DET.DATA.COPY_PASTE.PROB > 0
-    heads = {"segmentation": cfg.MODEL.MASK_ON or copies, "keypoints": cfg.MODEL.KEYPOINT_ON}
-    return [key for key, is_on in heads.items() if is_on]
+def fall_back_to_cpu(cfg: CfgNode) -> None:
+    """Set MODEL.DEVICE to "cpu" where there is no CUDA (see :func:`choose_device`)."""
+    cfg.MODEL.DEVICE = choose_device(cfg.MODEL.DEVICE, "MODEL.DEVICE")
 
 
-def set_num_classes(cfg: CfgNode, names: list[str]) -> None:
-    """Take the number of classes from the data.
+def choose_device(device: str, key: str) -> str:
+    """``device``, which ``key`` asks for, or "cpu" where there is no CUDA.
 
     Raises:
-        InputError: NUM_CLASSES was set to something else.
+        InputError: the machine has a GPU, which torch cannot use: nobody wants to train on the CPU for days by mistake.
     """
-    num_classes = count_classes(names)
-    node = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
-    configured = cfg.MODEL[node].NUM_CLASSES
-    if num_classes in (None, configured):
-        return
-    if configured != DETECTRON2_NUM_CLASSES:
-        raise InputError(f"MODEL.{node}.NUM_CLASSES is {configured}, but {', '.join(names)} have {num_classes} classes")
-    cfg.MODEL[node].NUM_CLASSES = num_classes
-    logger.info("MODEL.%s.NUM_CLASSES set to %d, as many as the data have", node, num_classes)
-
-
-def fall_back_to_cpu(cfg: CfgNode) -> None:
-    """Set MODEL.DEVICE to "cpu" where there is no CUDA."""
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("MODEL.DEVICE is %r, but torch finds no CUDA device: using the CPU", cfg.MODEL.DEVICE)
-        cfg.MODEL.DEVICE = "cpu"
+    if not device.startswith("cuda") or torch.cuda.is_available():
+        return device
+    gpus = list(Path("/dev").glob("nvidia[0-9]*"))
+    if gpus and os.environ.get("CUDA_VISIBLE_DEVICES", "all") not in ("", "-1"):
+        why = (
+            f"its CUDA {torch.version.cuda} may be too new for the driver (nvidia-smi shows it)"
+            if torch.version.cuda
+            else "it was built for the CPU"
+        )
+        raise InputError(
+            f"{key} is {device!r}, and this machine has {len(gpus)} NVIDIA GPUs, but torch {torch.__version__} cannot "
+            f"use them: {why}. Set {key} to cpu to use the CPU"
+        )
+    logger.warning("%s is %r, but torch finds no CUDA device: using the CPU", key, device)
+    return "cpu"
 
 
 def check_output_dir(path: str) -> None:

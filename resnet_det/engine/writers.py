@@ -12,20 +12,30 @@ from detectron2.config import CfgNode
 from detectron2.engine.defaults import default_writers
 from detectron2.utils.events import EventWriter, get_event_storage
 
+from resnet_det.engine.run_folder import read_record, write_record
 from resnet_det.errors import InputError
 
 LOGGER_CHOICES = ("wandb", "mlflow")
 
 
 class WandbWriter(EventWriter):
-    """Numbers to Weights & Biases; the run is configured by its own environment variables (WANDB_PROJECT, ...)."""
+    """Numbers to Weights & Biases; the run is configured by its own environment variables (WANDB_PROJECT, ...).
+
+    It begins with the first numbers, under the id of our run: a run that is resumed goes on there, too.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
-        wandb = _import("wandb")
-        self.run = wandb.init(config={"cfg": cfg.dump()}, dir=cfg.OUTPUT_DIR, resume="allow")
-        self.last = -1
+        self.wandb = _import("wandb")
+        self.cfg, self.run, self.last = cfg, None, -1
 
     def write(self) -> None:
+        if self.run is None:
+            self.run = self.wandb.init(
+                id=read_record(self.cfg.OUTPUT_DIR).get("id"),
+                config={"cfg": self.cfg.dump()},
+                dir=self.cfg.OUTPUT_DIR,
+                resume="allow",
+            )
         by_iteration: dict[int, dict[str, float]] = {}
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
             if iteration > self.last:
@@ -35,19 +45,32 @@ class WandbWriter(EventWriter):
             self.last = iteration
 
     def close(self) -> None:
-        self.run.finish()
+        if self.run is not None:
+            self.run.finish()
 
 
 class MlflowWriter(EventWriter):
-    """Numbers to MLflow; the server is set by its own environment variables (MLFLOW_TRACKING_URI, ...)."""
+    """Numbers to MLflow; the server is set by its own environment variables (MLFLOW_TRACKING_URI, ...).
+
+    It begins with the first numbers. MLflow names its run itself; the name is kept with ours, and a run that is resumed
+    goes on there, too.
+    """
 
     def __init__(self, cfg: CfgNode) -> None:
         self.mlflow = _import("mlflow")
-        self.mlflow.start_run()
-        self.mlflow.log_text(cfg.dump(), "config.yaml")
-        self.last = -1
+        self.cfg, self.is_open, self.last = cfg, False, -1
+
+    def _open(self) -> None:
+        record = read_record(self.cfg.OUTPUT_DIR)
+        run = self.mlflow.start_run(run_id=record.get("mlflow"))
+        self.is_open = True
+        if "mlflow" not in record:
+            write_record(self.cfg.OUTPUT_DIR, {**record, "mlflow": run.info.run_id})
+        self.mlflow.log_text(self.cfg.dump(), "config.yaml")
 
     def write(self) -> None:
+        if not self.is_open:
+            self._open()
         newest = self.last
         for name, (value, iteration) in get_event_storage().latest_with_smoothing_hint().items():
             if iteration > self.last:
@@ -56,7 +79,8 @@ class MlflowWriter(EventWriter):
         self.last = newest
 
     def close(self) -> None:
-        self.mlflow.end_run()
+        if self.is_open:
+            self.mlflow.end_run()
 
 
 def build_writers(cfg: CfgNode, max_iter: int) -> list[EventWriter]:

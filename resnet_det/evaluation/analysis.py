@@ -15,18 +15,20 @@ from resnet_det.evaluation.bootstrap import (
     Interval,
     WeightedAP,
     bootstrap,
+    combine_classes,
+    explain_no_interval,
     mean_over,
     summarize_draws,
 )
 from resnet_det.evaluation.coco import ClassResult, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.curves import SCORES, ClassCurve, compute_curves, mean_f1
 from resnet_det.evaluation.detections import Detections
-from resnet_det.evaluation.errors import Errors, find_errors
+from resnet_det.evaluation.errors import MAX_PER_IMAGE, Errors, find_errors
 from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.limits import LimitCost, find_limit_cost, resolve_limit
 from resnet_det.evaluation.matching import Matches, match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 
-MIN_IMAGES = 5  # with fewer, the draws say next to nothing about other images
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 
 
@@ -45,23 +47,40 @@ class Analysis:
     calibration: dict[str, Any]
     matches: Matches
     draws: np.ndarray  # (draws, 10, classes): bootstrapped AP
+    max_detections: int = 100  # of an image and class that count
+    limit_cost: LimitCost | None = None  # None if no image has more objects than that
 
     @property
     def intervals(self) -> dict[str, Interval]:
         """Confidence intervals of AP, AP50 and AP75."""
         return {
-            name: summarize_draws(self.metrics[name], mean_over(self.draws[:, part], (1, 2))).clipped()
+            name: summarize_draws(self.metrics[name], self.ap_draws(part)).clipped()
             for name, part in _THRESHOLDS.items()
         }
+
+    def ap_draws(self, part: slice = slice(None)) -> np.ndarray:
+        """(draws,): bootstrapped mean AP at some of the IoU thresholds, as wide as intervals are taken from."""
+        return combine_classes(mean_over(self.draws[:, part], (1,)), self.images_per_class)
+
+    @property
+    def images_per_class(self) -> np.ndarray:
+        return np.array([result.images for result in self.classes], dtype=np.int64)
+
+    @property
+    def why_no_interval(self) -> str:
+        """Why there is no confidence interval of AP; empty if there is one."""
+        return explain_no_interval([result.name for result in self.classes], [result.images for result in self.classes])
 
     @property
     def class_intervals(self) -> list[Interval]:
         """Confidence intervals of the AP of each class; NaN for classes in too few images to tell."""
-        draws = mean_over(self.draws, (1,))
         return [
-            summarize_draws(result.ap, draws[:, place] if result.images >= MIN_IMAGES else draws[:0, place]).clipped()
-            for place, result in enumerate(self.classes)
+            summarize_draws(result.ap, self.class_draws(place)).clipped() for place, result in enumerate(self.classes)
         ]
+
+    def class_draws(self, place: int) -> np.ndarray:
+        """(draws,): the same of one class."""
+        return combine_classes(mean_over(self.draws, (1,))[:, [place]], self.images_per_class[[place]])
 
 
 def analyze(
@@ -72,15 +91,27 @@ def analyze(
     kpt_oks_sigmas: Sequence[float] = (),
     num_draws: int = NUM_DRAWS,
     seed: int = SEED,
+    max_detections: int | None = None,
 ) -> list[Analysis]:
     """Evaluate runs on the same ground truth; their draws of the bootstrap are the same, so that they can be compared.
+
+    Args:
+        max_detections: of an image and class that count; None: COCO's limit.
 
     Raises:
         InputError: another number of keypoints than of sigmas.
     """
-    evaluations = [run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
+    truth = truth.for_task(iou_type)
+    limit = resolve_limit(iou_type, max_detections)
+    evaluations = [
+        run_coco_evaluation(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, max_detections=limit) for run in runs
+    ]
+    limit_cost = find_limit_cost(truth, limit)
     overlaps = [compute_overlaps(truth, run, iou_type, kpt_oks_sigmas=kpt_oks_sigmas) for run in runs]
-    matches = [match_detections(truth, run, found, iou_type) for run, found in zip(runs, overlaps, strict=True)]
+    matches = [
+        match_detections(truth, run, found, iou_type, max_detections=limit)
+        for run, found in zip(runs, overlaps, strict=True)
+    ]
     weighted = [WeightedAP(truth, run, matched) for run, matched in zip(runs, matches, strict=True)]
     draws = bootstrap(weighted, num_draws, seed)
     analyses = []
@@ -96,14 +127,23 @@ def analyze(
                 precision=np.where(precision >= 0, precision, np.nan),
                 curves=curves,
                 threshold=threshold,
-                errors=find_errors(truth, run, found, matched),
+                errors=find_errors(truth, run, found, matched, max_detections=max(limit, MAX_PER_IMAGE)),
                 confusion=_confusion(evaluation, truth, threshold),
-                calibration=evaluation.calibration(),
+                calibration=_calibration(evaluation, run),
                 matches=matched,
                 draws=drawn,
+                max_detections=limit,
+                limit_cost=limit_cost,
             )
         )
     return analyses
+
+
+def _calibration(evaluation: hotcoco.COCOeval, run: Detections) -> dict[str, Any]:
+    """How well scores tell the share of right detections; nothing where they are no probabilities."""
+    if len(run) and (run.score.min() < 0 or run.score.max() > 1):
+        return {"bins": [], "note": f"scores reach from {run.score.min():.4g} to {run.score.max():.4g}: not calibrated"}
+    return evaluation.calibration()
 
 
 def _confusion(evaluation: hotcoco.COCOeval, truth: GroundTruth, min_score: float) -> np.ndarray:

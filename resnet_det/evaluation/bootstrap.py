@@ -3,6 +3,13 @@
 Images are drawn with replacement, as many as there are, and AP is computed anew (Efron, Bootstrap Methods: Another Look
 at the Jackknife, 1979; the intervals are percentiles). Matching does not depend on the other images, so a draw is a
 weight for each image.
+
+With few images, draws of them vary too little: by sqrt((m - 1) / m), and as if the spread were known exactly, where it
+is estimated. The deviations of each class are widened for both, by the number m of the images that have it: Student's t
+in place of the normal distribution (Hesterberg, What Teachers Should Know about the Bootstrap, 2015, section 4.1). And
+as AP of few objects is too high, in draws as in the sample, the interval reaches farther down by as much as draws are
+higher than the sample. Where a class is in fewer than MIN_IMAGES images that is not enough, and there is no interval.
+A test simulates all this.
 """
 
 from __future__ import annotations
@@ -17,16 +24,24 @@ from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.matching import Matches, evaluation_order
 
 NUM_DRAWS, SEED, CONFIDENCE = 500, 0, 0.95
+MIN_IMAGES = 10  # that a class must be in for an interval
+MAX_NAMED = 5  # classes named in a sentence
+_Z = 1.959964  # the normal distribution's quantile for CONFIDENCE
 _RECALLS = np.linspace(0, 1, 101)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its confidence interval, in percent."""
+    """A value and its confidence interval, in percent; its ends are NaN where there is none."""
 
     value: float
     low: float
     high: float
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite((self.value, self.low, self.high)).all())
 
     def clipped(self) -> Interval:
         """The same within what AP can be: 0 to 100."""
@@ -74,6 +89,11 @@ class WeightedAP:
                 )
             )
 
+    @property
+    def images_per_class(self) -> np.ndarray:
+        """(classes,): how many images have objects of each class."""
+        return (self.objects > 0).sum(axis=1)
+
     def compute(self, weight: np.ndarray | None = None) -> np.ndarray:
         """(10, classes): AP, 0 to 100, at each IoU threshold; NaN for classes without objects.
 
@@ -115,17 +135,65 @@ def bootstrap(runs: Sequence[WeightedAP], num_draws: int = NUM_DRAWS, seed: int 
     return np.stack([[run.compute(weight) for run in runs] for weight in weights], axis=1)
 
 
+def combine_classes(draws: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """The mean over the classes of their bootstrapped AP, whose deviations are widened for the number of images.
+
+    Args:
+        draws: (..., draws, classes); NaN where a draw has no object of a class.
+        images: (classes,) that have objects of each class; classes that none has are left out.
+
+    Returns:
+        (..., draws); NaN if a class is in fewer than ``MIN_IMAGES`` images: then nothing can be told of other images.
+    """
+    known = images > 0
+    draws, images = draws[..., known], images[known]
+    if not len(images) or images.min() < MIN_IMAGES:
+        return np.full(draws.shape[:-1], np.nan)
+    centre = mean_over(draws, (draws.ndim - 2,))[..., None, :]
+    freedom = images - 1
+    factor = np.sqrt(images / freedom) * student_t(freedom) / _Z
+    return mean_over(centre + (draws - centre) * factor, (draws.ndim - 1,))
+
+
+def explain_no_interval(class_names: Sequence[str], images: Sequence[int]) -> str:
+    """Why there is no interval over these classes, which are in so many images each; empty if there is one."""
+    rare = [name for name, count in zip(class_names, images, strict=True) if 0 < count < MIN_IMAGES]
+    if not rare:
+        return ""
+    more = f" and {len(rare) - MAX_NAMED} more" if len(rare) > MAX_NAMED else ""
+    verb = "is" if len(rare) == 1 else "are"
+    return (
+        f"no confidence interval: {', '.join(rare[:MAX_NAMED])}{more} {verb} in fewer than {MIN_IMAGES} images, which "
+        "tell next to nothing of other images"
+    )
+
+
+def student_t(freedom: np.ndarray) -> np.ndarray:
+    """Student's t quantile for ``CONFIDENCE``, to 0.01 from 4 degrees of freedom on.
+
+    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
+    """
+    z = _Z
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+    )
+    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+
+
 def summarize_draws(value: float, draws: np.ndarray) -> Interval:
     """The interval round ``value`` that holds ``CONFIDENCE`` of the draws (those that are not NaN).
 
     The draws are moved to ``value`` by their mean: in draws the AP of rare classes is too high, by more than the width
-    of the interval with many of them.
+    of the interval with many of them. By as much ``value`` itself may be off, and the interval reaches that far.
     """
     draws = draws[np.isfinite(draws)]
     if not len(draws):
         return Interval(value, float("nan"), float("nan"))
+    bias = float(draws.mean()) - value
     low, high = value + np.quantile(draws - draws.mean(), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Interval(value, float(low), float(high))
+    return Interval(value, float(low - max(bias, 0)), float(high - min(bias, 0)))
 
 
 def mean_over(ap: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:

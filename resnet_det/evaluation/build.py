@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import logging
 import math
 import os
 from collections.abc import Mapping
@@ -15,7 +13,6 @@ from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
-    COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
     LVISEvaluator,
@@ -24,9 +21,10 @@ from detectron2.evaluation import (
 )
 
 from resnet_det.errors import InputError
+from resnet_det.evaluation.coco import metric_names
 from resnet_det.evaluation.evaluator import FastCOCOEvaluator
-
-logger = logging.getLogger(__name__)
+from resnet_det.evaluation.limits import MAX_DETECTIONS
+from resnet_det.evaluation.panoptic import PanopticEvaluator
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
@@ -43,24 +41,55 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
         return LVISEvaluator(dataset_name, output_dir=folder)
     evaluators: list[DatasetEvaluator] = []
     if kind in ("coco", "coco_panoptic_seg"):
-        tasks = ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
         if cfg.MODEL.META_ARCHITECTURE == "ProposalNetwork":
             evaluators.append(COCOEvaluator(dataset_name, ["bbox"], output_dir=folder))
         else:
-            evaluators.append(FastCOCOEvaluator(dataset_name, tasks, output_dir=folder, kpt_oks_sigmas=sigmas))
+            evaluators.append(
+                FastCOCOEvaluator(
+                    dataset_name,
+                    coco_tasks(cfg),
+                    output_dir=folder,
+                    kpt_oks_sigmas=sigmas,
+                    max_detections=find_max_detections(cfg),
+                )
+            )
     if kind in ("sem_seg", "coco_panoptic_seg"):
         evaluators.append(SemSegEvaluator(dataset_name, distributed=True, output_dir=folder))
     if kind == "coco_panoptic_seg":
-        if importlib.util.find_spec("panopticapi"):
-            evaluators.append(COCOPanopticEvaluator(dataset_name, folder))
-        else:
-            logger.warning(
-                "Panoptic quality is not evaluated: panopticapi is not installed (it is not on the package index)"
-            )
+        evaluators.append(PanopticEvaluator(dataset_name, folder))
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+def coco_tasks(cfg: CfgNode) -> list[str]:
+    """What a detector is evaluated by on data in COCO format."""
+    return ["bbox"] + ["segm"] * cfg.MODEL.MASK_ON + ["keypoints"] * cfg.MODEL.KEYPOINT_ON
+
+
+def list_metrics(cfg: CfgNode) -> list[str] | None:
+    """Names of the results that an evaluation will give, such as "bbox/AP"; None where they are not known before."""
+    if cfg.MODEL.META_ARCHITECTURE not in ("GeneralizedRCNN", "RetinaNet"):
+        return None
+    names = []
+    for dataset in cfg.DATASETS.TEST:
+        metadata = MetadataCatalog.get(dataset)
+        classes = metadata.get("thing_classes")
+        if metadata.get("evaluator_type") != "coco" or classes is None:
+            return None
+        prefix = f"{dataset}/" if len(cfg.DATASETS.TEST) > 1 else ""
+        for task in coco_tasks(cfg):
+            metrics = [*metric_names(task, find_max_detections(cfg)), *(f"AP-{name}" for name in classes)]
+            names += [f"{prefix}{task}/{metric}" for metric in metrics]
+    return names
+
+
+def find_max_detections(cfg: CfgNode) -> int | None:
+    """How many detections of an image and class count: as many as the model gives, and not less than COCO's limit,
+    which None stands for."""
+    most = cfg.TEST.DETECTIONS_PER_IMAGE
+    return most if most > MAX_DETECTIONS["bbox"] else None
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import hotcoco
 import numpy as np
 
+from resnet_det.data.coco.keypoints import DEFAULT_SIGMA, NUM_COCO_KEYPOINTS
 from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import Detections, load_detections
 from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.limits import resolve_limit
 
 IOU_TYPES = ("bbox", "segm", "keypoints")
 _BOX_METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -39,14 +41,27 @@ class ClassResult:
     ar: float
 
 
+def metric_names(iou_type: str, max_detections: int | None = None) -> tuple[str, ...]:
+    """COCO's numbers by Detectron2's names; that of the average recall has the limit of detections in it."""
+    limit = resolve_limit(iou_type, max_detections)
+    return tuple(f"AR{limit}" if name == "AR100" else name for name in METRICS[iou_type])
+
+
 def run_coco_evaluation(
-    truth: GroundTruth, detections: Detections, iou_type: str, *, kpt_oks_sigmas: Sequence[float] = ()
+    truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    *,
+    kpt_oks_sigmas: Sequence[float] = (),
+    max_detections: int | None = None,
 ) -> hotcoco.COCOeval:
     """Evaluate ``detections`` as pycocotools' COCOeval does.
 
     Args:
         iou_type: one of ``IOU_TYPES``.
-        kpt_oks_sigmas: of the keypoints, in the order of the annotations; COCO's 17 if empty.
+        kpt_oks_sigmas: of the keypoints, in the order of the annotations; if empty COCO's for 17 keypoints, and
+            ``DEFAULT_SIGMA`` for another number.
+        max_detections: of an image and class that count, the best first; None: COCO's 100, and 20 of people.
 
     Returns:
         The library's evaluation, accumulated and summarised.
@@ -54,10 +69,13 @@ def run_coco_evaluation(
     Raises:
         InputError: another number of keypoints than of sigmas.
     """
+    truth = truth.for_task(iou_type)
     evaluation = hotcoco.COCOeval(truth.coco, load_detections(detections, truth, iou_type), iou_type)
+    if max_detections is not None:
+        is_keypoints = iou_type == "keypoints"
+        evaluation.params.max_dets = [max_detections] if is_keypoints else [1, min(10, max_detections), max_detections]
     if iou_type == "keypoints":
-        if kpt_oks_sigmas:
-            evaluation.params.kpt_oks_sigmas = list(kpt_oks_sigmas)
+        evaluation.params.kpt_oks_sigmas = resolve_sigmas(truth, kpt_oks_sigmas)
         _check_keypoints(truth, detections, len(evaluation.params.kpt_oks_sigmas))
     evaluation.evaluate()
     evaluation.accumulate()
@@ -67,6 +85,16 @@ def run_coco_evaluation(
     return evaluation
 
 
+def resolve_sigmas(truth: GroundTruth, sigmas: Sequence[float]) -> list[float]:
+    """``sigmas``; if there are none, COCO's for 17 keypoints, and ``DEFAULT_SIGMA`` for another number."""
+    if len(sigmas):
+        return list(sigmas)
+    count = len(truth.keypoints or ()) or NUM_COCO_KEYPOINTS
+    if count == NUM_COCO_KEYPOINTS:
+        return list(hotcoco.Params("keypoints").kpt_oks_sigmas)
+    return [DEFAULT_SIGMA] * count
+
+
 def _check_keypoints(truth: GroundTruth, detections: Detections, num_sigmas: int) -> None:
     counts = {"detections": detections.rows, "annotations": truth.annotations}
     for what, rows in counts.items():
@@ -74,13 +102,13 @@ def _check_keypoints(truth: GroundTruth, detections: Detections, num_sigmas: int
         if found - {num_sigmas}:
             raise InputError(
                 f"keypoints: the {what} have {', '.join(map(str, sorted(found)))} of them, but there are {num_sigmas} "
-                "sigmas; set TEST.KEYPOINT_OKS_SIGMAS to one number for each keypoint"
+                "sigmas; set TEST.KEYPOINT_OKS_SIGMAS (evaluate.py: --sigmas) to one number for each keypoint"
             )
 
 
 def read_metrics(evaluation: hotcoco.COCOeval) -> dict[str, float]:
     """COCO's AP and AR, 0 to 100, by Detectron2's names; NaN for what there are no objects for."""
-    names = METRICS[evaluation.params.iou_type]
+    names = metric_names(evaluation.params.iou_type, evaluation.params.max_dets[-1])
     return {
         name: float(value) * 100 if value >= 0 else float("nan")
         for name, value in zip(names, evaluation.stats, strict=True)
@@ -90,6 +118,7 @@ def read_metrics(evaluation: hotcoco.COCOeval) -> dict[str, float]:
 def tabulate_classes(evaluation: hotcoco.COCOeval, truth: GroundTruth, detections: Detections) -> list[ClassResult]:
     """The results of each class, in the order of the category ids."""
     precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # (10, 101, k, 4, 3), (10, k, 4, 3)
+    truth = truth.for_task(evaluation.params.iou_type)
     counted = ~truth.crowd
     num_detections = np.bincount(detections.category, minlength=len(truth.categories))
     table = []

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from resnet_det.evaluation.analysis import Analysis
-from resnet_det.evaluation.bootstrap import Interval, mean_over, summarize_draws
+from resnet_det.evaluation.bootstrap import Interval, summarize_draws
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
 
@@ -24,7 +24,7 @@ class Comparison:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval of the difference leaves out 0."""
+        """Whether the interval of the difference leaves out 0; False where there is no interval."""
         return self.difference.low > 0 or self.difference.high < 0
 
     def most_different_images(self, count: int) -> list[int]:
@@ -37,16 +37,15 @@ class Comparison:
 def compare(truth: GroundTruth, runs: tuple[Detections, Detections], analyses: tuple[Analysis, Analysis]) -> Comparison:
     """Compare two runs that were analysed together (:func:`~resnet_det.evaluation.analysis.analyze`)."""
     first, second = analyses
-    draws = second.draws - first.draws
     return Comparison(
         first=first,
         second=second,
         difference=summarize_draws(
             second.metrics["AP"] - first.metrics["AP"],
-            mean_over(second.draws, (1, 2)) - mean_over(first.draws, (1, 2)),
+            second.ap_draws() - first.ap_draws(),
         ),
         class_differences=[
-            summarize_draws(b.ap - a.ap, mean_over(draws, (1,))[:, place])
+            summarize_draws(b.ap - a.ap, second.class_draws(place) - first.class_draws(place))
             for place, (a, b) in enumerate(zip(first.classes, second.classes, strict=True))
         ],
         mistakes=np.stack([count_mistakes(truth, run, one) for run, one in zip(runs, analyses, strict=True)], axis=1),

@@ -24,10 +24,10 @@ ERROR_TYPES = {
     "Both": "both: another class, and the overlap is too small",
     "Dupe": "duplicate: another detection has found the same object",
     "Bkg": "background: there is no object",
-    "Miss": "missed: no detection comes near the object",
+    "Miss": "missed: no detection that counts comes near the object",
 }
 FOREGROUND_IOU = 0.5
-MAX_PER_IMAGE = 100
+MAX_PER_IMAGE = 100  # TIDE's
 NONE = -1
 
 
@@ -41,6 +41,7 @@ class Errors:
     cost: dict[str, float]  # AP that would be won without the errors of that type
     false_positive_cost: float
     false_negative_cost: float
+    beyond_limit: int = 0  # of the missed ones that a detection has found which does not count: it is one too many
 
     @property
     def counts(self) -> dict[str, int]:
@@ -48,9 +49,20 @@ class Errors:
         return counts | {"Miss": int(self.missed.sum())}
 
 
-def find_errors(truth: GroundTruth, detections: Detections, overlaps: Overlaps, matches: Matches) -> Errors:
-    """Classify all errors among the 100 best detections of each image, and compute what each type costs."""
-    kept = rank_within(detections.image, detections.score) < MAX_PER_IMAGE
+def find_errors(
+    truth: GroundTruth,
+    detections: Detections,
+    overlaps: Overlaps,
+    matches: Matches,
+    *,
+    max_detections: int = MAX_PER_IMAGE,
+) -> Errors:
+    """Classify all errors among the best detections of each image, and compute what each type costs.
+
+    Args:
+        max_detections: of an image, whatever their class.
+    """
+    kept = rank_within(detections.image, detections.score) < max_detections
     found = np.where(kept, matches.annotation[0], NONE)
     is_ignored = kept & matches.ignored[0]
     correct = (found != NONE) & ~is_ignored
@@ -96,7 +108,22 @@ def find_errors(truth: GroundTruth, detections: Detections, overlaps: Overlaps, 
         cost={name: max(value, 0.0) for name, value in cost.items()},  # below 0 by the steps of the curve alone
         false_positive_cost=mean_ap(score=correct.astype(float)) - base,
         false_negative_cost=mean_ap(objects=num_objects - unfound) - base,
+        beyond_limit=_count_found_beyond(detections, truth, overlaps, ~kept, missed),
     )
+
+
+def _count_found_beyond(
+    detections: Detections, truth: GroundTruth, overlaps: Overlaps, cut: np.ndarray, missed: np.ndarray
+) -> int:
+    """How many ``missed`` objects a detection of their class lies on that is not among those that count."""
+    near = (
+        cut[overlaps.detection]
+        & (overlaps.iou >= FOREGROUND_IOU)
+        & (detections.category[overlaps.detection] == truth.category[overlaps.annotation])
+    )
+    found = np.zeros(len(missed), dtype=bool)
+    found[overlaps.annotation[near]] = True
+    return int((found & missed).sum())
 
 
 def _classify(

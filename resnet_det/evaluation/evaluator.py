@@ -18,10 +18,12 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
-from resnet_det.data.json_files import read_json
-from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
+from resnet_det.data.coco import CocoData, judge_content, read_coco
+from resnet_det.data.loading.coco_json import reading_rules
+from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.limits import find_limit_cost, resolve_limit
 from resnet_det.evaluation.text import format_classes, format_metrics
 
 logger = logging.getLogger(__name__)
@@ -42,16 +44,18 @@ class FastCOCOEvaluator(DatasetEvaluator):
         output_dir: str | None = None,
         *,
         kpt_oks_sigmas: Sequence[float] = (),
+        max_detections: int | None = None,
     ) -> None:
         """
         Args:
             tasks: of "bbox", "segm", "keypoints"; those that the predictions have, if not given.
             distributed: collect the predictions of all processes, and evaluate in the first.
             output_dir: where coco_instances_results.json and instances_predictions.pth go.
+            max_detections: of an image and class that count; None: COCO's limit.
         """
         self.dataset_name, self.tasks = dataset_name, tasks
         self.distributed, self.output_dir = distributed, output_dir
-        self.kpt_oks_sigmas = kpt_oks_sigmas
+        self.kpt_oks_sigmas, self.max_detections = kpt_oks_sigmas, max_detections
         self.reset()
 
     def reset(self) -> None:
@@ -85,28 +89,40 @@ class FastCOCOEvaluator(DatasetEvaluator):
                 row["category_id"] = category_ids[row["category_id"]]
         if self.output_dir:
             Path(self.output_dir, "coco_instances_results.json").write_text(json.dumps(results), encoding="utf-8")
-        content = self._read_content()
-        if "annotations" not in content:
+        data = self._read_data()
+        if not data.has_annotations:
             logger.info("%s has no annotations: predictions are written, not evaluated", self.dataset_name)
             return OrderedDict()
-        return self._evaluate(content, results, {prediction["image_id"] for prediction in predictions})
+        return self._evaluate(data, results, {prediction["image_id"] for prediction in predictions})
 
-    def _read_content(self) -> dict[str, Any]:
-        path = MetadataCatalog.get(self.dataset_name).get("json_file")
-        return convert_to_coco_dict(self.dataset_name) if path is None else read_json(Path(path))
+    def _read_data(self) -> CocoData:
+        metadata = MetadataCatalog.get(self.dataset_name)
+        if metadata.get("json_file") is None:
+            return judge_content(convert_to_coco_dict(self.dataset_name))
+        return read_coco(metadata.json_file, metadata.get("image_root"), **reading_rules(self.dataset_name))
 
     def _evaluate(
-        self, content: dict[str, Any], results: list[dict[str, Any]], image_ids: set[Hashable]
+        self, data: CocoData, results: list[dict[str, Any]], image_ids: set[Hashable]
     ) -> OrderedDict[str, dict[str, float]]:
-        truth = make_ground_truth(content, image_ids)
+        data.raise_problems(self.dataset_name)
+        truth = make_ground_truth(data, image_ids)
+        logger.info("%s: evaluated on %s", self.dataset_name, truth.usage)
         detections = make_detections(results, truth)
         evaluated: OrderedDict[str, dict[str, float]] = OrderedDict()
         for task in self.tasks or find_tasks(results):
             if not len(detections):
-                logger.warning("The model found nothing in %s: %s AP is NaN", self.dataset_name, task)
-                evaluated[task] = dict.fromkeys(METRICS[task], float("nan"))
+                logger.warning("The model found nothing in %s: %s AP is 0", self.dataset_name, task)
+            if not truth.has(task):
+                logger.warning("No object of %s has anything for %s: its AP is NaN", self.dataset_name, task)
+                evaluated[task] = dict.fromkeys(metric_names(task, self.max_detections), float("nan"))
                 continue
-            evaluation = run_coco_evaluation(truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas)
+            limit = resolve_limit(task, self.max_detections)
+            evaluation = run_coco_evaluation(
+                truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas, max_detections=limit
+            )
+            cost = find_limit_cost(truth.for_task(task), limit)
+            if cost:
+                logger.warning("%s, %s: %s", self.dataset_name, task, cost)
             metrics = read_metrics(evaluation)
             classes = tabulate_classes(evaluation, truth, detections)
             logger.info("Evaluation results for %s:\n%s", task, format_metrics(metrics))

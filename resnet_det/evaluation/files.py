@@ -12,20 +12,23 @@ from datetime import datetime
 from pathlib import Path
 
 from resnet_det import __version__
-from resnet_det.data.check import check_coco, read_coco_json
+from resnet_det.data.coco import read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.analysis import Analysis, analyze
 from resnet_det.evaluation.bootstrap import NUM_DRAWS
+from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.comparison import Comparison, compare
 from resnet_det.evaluation.detections import Detections, make_detections
-from resnet_det.evaluation.ground_truth import GroundTruth, make_ground_truth
+from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
 from resnet_det.evaluation.report import render_report, write_numbers
-from resnet_det.evaluation.results_check import NEEDED_KEY, find_iou_types, read_results
+from resnet_det.evaluation.results_check import find_iou_types, read_results
+from resnet_det.outputs import OutputFolder
 from resnet_det.visualization.gallery import Picture
 
 logger = logging.getLogger(__name__)
 
+REPORT_NAMES = ("evaluation.json", "report.html")
 MAX_DIFFERENCES = 12
 _PACKAGES = ("detectron2", "torch", "hotcoco", "numpy")
 
@@ -42,6 +45,10 @@ def evaluate_files(
     config: str = "",
     kpt_oks_sigmas: Sequence[float] = (),
     num_draws: int = NUM_DRAWS,
+    crowd_as_objects: bool = False,
+    classes: Sequence[str] = (),
+    max_detections: int | None = None,
+    overwrite: bool = False,
 ) -> tuple[list[Analysis], list[Comparison]]:
     """Evaluate detections in COCO's result format.
 
@@ -51,6 +58,10 @@ def evaluate_files(
         output: where evaluation.json and report.html go; nothing is written if not given.
         compare_with: the results of another run on the same images.
         facts, config: for the report: what is known of the run, and its config.
+        crowd_as_objects: crowd regions are ordinary objects.
+        classes: names of those that the detector knows, in its order; empty: all of the file.
+        max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
+        overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
     Returns:
         The analysis of each kind of evaluation, and its comparison with the other run.
@@ -58,7 +69,9 @@ def evaluate_files(
     Raises:
         InputError: a file cannot be used; see :func:`~resnet_det.evaluation.results_check.check_results`.
     """
-    truth = read_truth(annotations, images)
+    if output is not None:
+        OutputFolder(output, () if overwrite else REPORT_NAMES)  # before time is spent
+    truth = read_truth(annotations, images, crowd_as_objects=crowd_as_objects, classes=classes)
     _check_annotations(truth, iou_types, annotations)
     runs = [read_detections(results, truth, iou_types)]
     iou_types = iou_types or find_iou_types(runs[0].rows, truth)
@@ -67,13 +80,19 @@ def evaluate_files(
         paths.append(compare_with)
         runs.append(read_detections(compare_with, truth, iou_types))
     by_type = [
-        analyze(truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws) for iou_type in iou_types
+        analyze(
+            truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws, max_detections=max_detections
+        )
+        for iou_type in iou_types
     ]
     analyses = [of_runs[0] for of_runs in by_type]
+    for analysis in analyses:
+        if analysis.limit_cost:
+            logger.warning("%s: %s", analysis.iou_type, analysis.limit_cost)
     comparisons = [compare(truth, (runs[0], runs[1]), (a, b)) for a, b in by_type] if compare_with else []
     if output is not None:
-        known = _describe_files(truth, annotations, paths, runs) | dict(facts or {}) | describe_software()
-        output.mkdir(parents=True, exist_ok=True)
+        known = _describe_files(truth, annotations, paths, runs) | _describe_rules(truth, analyses, kpt_oks_sigmas)
+        known |= dict(facts or {}) | describe_software()
         write_numbers(analyses, known, output / "evaluation.json")
         gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
         page = render_report(
@@ -89,46 +108,46 @@ def evaluate_files(
     return analyses, comparisons
 
 
-def read_truth(annotations: Path, images: Path | None) -> GroundTruth:
+def read_truth(
+    annotations: Path, images: Path | None, *, crowd_as_objects: bool = False, classes: Sequence[str] = ()
+) -> GroundTruth:
     """The objects of an annotation file.
 
     Args:
         images: the image folder, which is looked at, too, if given.
+        crowd_as_objects: crowd regions are ordinary objects.
+        classes: names of those that are taken, in their order; empty: all.
 
     Raises:
         InputError: a file is missing or not sound; all problems are listed.
     """
-    content = read_coco_json(annotations)
+    data = read_coco(annotations, images, crowd_as_objects=crowd_as_objects, classes=classes)
     problems = [f"no image folder {images}"] if images is not None and not images.is_dir() else []
-    problems += check_coco(content, None)
-    if not problems and not content["annotations"]:
-        problems.append("it has no annotations, so that nothing can be right or wrong")
-    if problems:
-        raise InputError.from_problems(str(annotations), problems)
-    return make_ground_truth(content)
+    if not problems and not data.problems() and not len(data.annotations):
+        problems.append("it has no annotations that can be used, so that nothing can be right or wrong")
+    data.raise_problems(str(annotations), more=problems)
+    truth = make_ground_truth(data)
+    for line in data.describe_warnings():
+        logger.warning("%s: %s", annotations, line)
+    return truth
 
 
 def read_detections(results: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) -> Detections:
     """What a detector found on the images of ``truth``.
 
     Raises:
-        InputError: see :func:`~resnet_det.evaluation.results_check.read_results`; or there is nothing.
+        InputError: see :func:`~resnet_det.evaluation.results_check.read_results`.
     """
     detections = make_detections(read_results(results, truth, iou_types), truth)
     if not len(detections):
-        raise InputError(f"{results}: it has no detections")
+        logger.warning("%s: it has no detections: AP is 0", results)
     return detections
 
 
 def _check_annotations(truth: GroundTruth, iou_types: Sequence[str], path: Path) -> None:
     for iou_type in iou_types:
-        key = NEEDED_KEY[iou_type]
-        lacking = sum(not annotation.get(key) for annotation in truth.annotations)
-        if lacking:
-            raise InputError(
-                f"{path}: {lacking} of {len(truth.annotations)} annotations have no {key}, which --iou-type {iou_type} "
-                "asks for"
-            )
+        if not truth.has(iou_type):
+            raise InputError(f"{path}: no annotation has {KEYS[iou_type]}, which --iou-type {iou_type} asks for")
 
 
 def _make_pictures(
@@ -158,12 +177,22 @@ def _make_pictures(
 def _describe_files(
     truth: GroundTruth, annotations: Path, results: Sequence[Path], runs: Sequence[Detections]
 ) -> dict[str, str]:
-    facts = {
-        "annotations": f"{annotations} ({len(truth.images):,} images, {len(truth.annotations):,} objects, "
-        f"{len(truth.categories):,} classes), sha256 {hash_file(annotations)}"
-    }
+    facts = {"annotations": f"{annotations} ({truth.usage}), sha256 {hash_file(annotations)}"}
     for name, path, run in zip(("results", "other results"), results, runs, strict=False):
         facts[name] = f"{path} ({len(run):,} detections), sha256 {hash_file(path)}"
+    return facts
+
+
+def _describe_rules(
+    truth: GroundTruth, analyses: Sequence[Analysis], kpt_oks_sigmas: Sequence[float]
+) -> dict[str, str]:
+    """What the numbers depend on besides the files."""
+    facts = {}
+    for analysis in analyses:
+        cost = f"; {analysis.limit_cost}" if analysis.limit_cost else ""
+        facts[f"limit, {analysis.iou_type}"] = f"{analysis.max_detections} detections of an image and class{cost}"
+    if any(analysis.iou_type == "keypoints" for analysis in analyses):
+        facts["sigmas"] = ", ".join(f"{sigma:g}" for sigma in resolve_sigmas(truth, kpt_oks_sigmas))
     return facts
 
 

@@ -12,10 +12,10 @@ import numpy as np
 
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.limits import resolve_limit
 from resnet_det.evaluation.overlaps import Overlaps
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-MAX_DETECTIONS = {"bbox": 100, "segm": 100, "keypoints": 20}  # of an image and class that COCO counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,14 +29,25 @@ class Matches:
     ignored_annotation: np.ndarray  # (annotations,) bool
 
 
-def match_detections(truth: GroundTruth, detections: Detections, overlaps: Overlaps, iou_type: str) -> Matches:
+def match_detections(
+    truth: GroundTruth,
+    detections: Detections,
+    overlaps: Overlaps,
+    iou_type: str,
+    *,
+    max_detections: int | None = None,
+) -> Matches:
     """Give each detection, best first, the object of its class that it overlaps most and that is still free.
 
     Crowds, and people without labelled keypoints, are taken only where there is no other object; crowds by any number
     of detections. Source: pycocotools' evaluateImg.
+
+    Args:
+        max_detections: of an image and class that count; None: COCO's limit.
     """
+    truth = truth.for_task(iou_type)
     rank = rank_within(detections.image * len(truth.categories) + detections.category, detections.score)
-    counted = rank < MAX_DETECTIONS[iou_type]
+    counted = rank < resolve_limit(iou_type, max_detections)
     ignored_annotation = truth.crowd.copy()
     if iou_type == "keypoints":
         ignored_annotation |= [not any(np.asarray(a["keypoints"][2::3]) > 0) for a in truth.annotations]

@@ -9,6 +9,7 @@ from typing import Any
 import hotcoco
 import numpy as np
 
+from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
 
@@ -32,6 +33,8 @@ def compute_overlaps(
     truth: GroundTruth, detections: Detections, iou_type: str, *, kpt_oks_sigmas: Sequence[float] = ()
 ) -> Overlaps:
     """Overlaps of all detections, by the rules of COCO's evaluation of that ``iou_type``."""
+    truth = truth.for_task(iou_type)
+    sigmas = resolve_sigmas(truth, kpt_oks_sigmas) if iou_type == "keypoints" else ()
     by_image_dt = _group(detections.image, len(truth.images))
     by_image_gt = _group(truth.image, len(truth.images))
     boxes = detections.box() if iou_type == "bbox" else None
@@ -49,7 +52,8 @@ def compute_overlaps(
                 truth.crowd[gt],
             )
         else:
-            iou = compute_oks([detections.rows[i] for i in dt], [truth.annotations[i] for i in gt], kpt_oks_sigmas)
+            objects = [{**truth.annotations[i], "bbox": truth.box[i], "area": truth.area[i]} for i in gt]
+            iou = compute_oks([detections.rows[i] for i in dt], objects, sigmas)
         row, column = np.nonzero(iou >= MIN_OVERLAP)
         parts.append((dt[row], gt[column], iou[row, column]))
     return Overlaps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
@@ -73,7 +77,7 @@ def compute_oks(
     Source: https://cocodataset.org/#keypoints-eval and pycocotools' computeOks.
     """
     found = np.array([row["keypoints"] for row in detections], dtype=float).reshape(len(detections), -1, 3)
-    sigmas = np.asarray(sigmas if len(sigmas) else hotcoco.Params("keypoints").kpt_oks_sigmas)
+    sigmas = np.asarray(sigmas)
     similarity = np.empty((len(detections), len(annotations)))
     for column, annotation in enumerate(annotations):
         points = np.reshape(annotation["keypoints"], (-1, 3)).astype(float)
@@ -86,7 +90,7 @@ def compute_oks(
             low, high = np.array([x - width, y - height]), np.array([x + 2 * width, y + 2 * height])
             distance = (np.maximum(low - found[..., :2], 0) + np.maximum(found[..., :2] - high, 0)) ** 2
             scale = (2 * sigmas) ** 2
-        area = annotation.get("area", annotation["bbox"][2] * annotation["bbox"][3]) + np.spacing(1)
+        area = annotation["area"] + np.spacing(1)
         similarity[:, column] = np.exp(-distance.sum(2) / scale / area / 2).mean(1)
     return similarity
 

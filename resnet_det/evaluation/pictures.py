@@ -7,12 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
+from resnet_det.data.coco.keypoints import colour_limbs
 from resnet_det.evaluation.analysis import Analysis
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.verdicts import judge
+from resnet_det.visualization.drawing import KEYPOINT_THRESHOLD
 from resnet_det.visualization.gallery import Picture, Shape, encode_image, make_shape
+from resnet_det.visualization.skeleton import NO_SKELETON, make_skeleton
 
 PER_TYPE = 6  # images shown of each type of error
 MAX_SHAPES = 60  # drawn on a picture
@@ -23,6 +26,8 @@ class PictureMaker:
 
     def __init__(self, truth: GroundTruth, detections: Detections, analysis: Analysis, folder: Path) -> None:
         self.truth, self.detections, self.analysis, self.folder = truth, detections, analysis, folder
+        known = truth.keypoints
+        self._skeleton = make_skeleton(known.names, colour_limbs(known)) if known else NO_SKELETON
         self._verdicts = judge(truth, detections, analysis.matches, analysis.errors, analysis.threshold)
         self._encoded: dict[int, tuple[str, int, int, float] | None] = {}
 
@@ -68,7 +73,22 @@ class PictureMaker:
         height, width = self.truth.size[place].astype(int).tolist()
         has_mask = self.analysis.iou_type == "segm" and height > 0
         segmentation = row.get("segmentation") if has_mask else None
-        return make_shape(box, kind, label, scale, segmentation=segmentation, height=height, width=width)
+        keypoints = None
+        if self.analysis.iou_type == "keypoints" and row.get("keypoints"):
+            keypoints = np.reshape(row["keypoints"], (-1, 3)).astype(float)
+            if "score" in row:  # what is predicted has scores in place of visibilities
+                keypoints[:, 2] = keypoints[:, 2] > KEYPOINT_THRESHOLD
+        return make_shape(
+            box,
+            kind,
+            label,
+            scale,
+            segmentation=segmentation,
+            height=height,
+            width=width,
+            keypoints=keypoints,
+            skeleton=self._skeleton,
+        )
 
 
 def rank_images(truth: GroundTruth, detections: Detections, analysis: Analysis) -> dict[str, list[tuple[int, str]]]:

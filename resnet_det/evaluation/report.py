@@ -17,6 +17,7 @@ from resnet_det.evaluation.comparison import Comparison
 from resnet_det.evaluation.curves import SCORES, mean_f1
 from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.pictures import collect_images
+from resnet_det.evaluation.text import describe_limit, describe_verdict
 from resnet_det.visualization import charts
 from resnet_det.visualization.gallery import KINDS, Picture
 from resnet_det.visualization.page import format_number, render_page
@@ -55,6 +56,7 @@ def render_report(
         config=config,
         sections=[_section(analysis) for analysis in analyses],
         comparisons=comparisons,
+        verdicts=[describe_verdict(comparison) for comparison in comparisons],
         gallery=gallery,
         differences=differences,
         images={uri: f"image-{number}" for number, uri in enumerate(images)},
@@ -74,6 +76,7 @@ def summarize_analysis(analysis: Analysis) -> dict[str, Any]:
         classes.append(asdict(result) | {"ap_low": interval.low, "ap_high": interval.high} | best)
     numbers = {
         "metrics": analysis.metrics,
+        "max_detections": analysis.max_detections,
         "intervals": {name: asdict(interval) for name, interval in analysis.intervals.items()},
         "threshold": analysis.threshold,
         "errors": {"cost": analysis.errors.cost, "count": analysis.errors.counts, "ap50": analysis.errors.base_ap},
@@ -101,6 +104,7 @@ def _section(analysis: Analysis) -> dict[str, Any]:
     names = [result.name for result in analysis.classes]
     return {
         "task": task,
+        "limit": describe_limit(analysis),
         "analysis": analysis,
         "charts": _charts(analysis, names),
         "rows": list(zip(analysis.classes, analysis.curves, analysis.class_intervals, strict=True)),

@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from resnet_det.data.json_files import read_json
+from resnet_det.data.coco.json_files import read_json
 from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import make_detections
-from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.ground_truth import KEYS, GroundTruth
 from resnet_det.evaluation.overlaps import compute_overlaps
+from resnet_det.evaluation.results_forms import normalise_results
 
 logger = logging.getLogger(__name__)
 
-NEEDED_KEY = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 FORMAT = "a list of objects with image_id, category_id, score and bbox, segmentation or keypoints would be right"
 OTHER_SET_SHARE = 0.5  # with more than these of unknown images, all are of another data set
 OUTSIDE_TOLERANCE, OUTSIDE_SHARE = 0.05, 0.05  # of the image size that a box may stick out; of boxes that may do more
@@ -36,7 +36,7 @@ def read_results(path: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) 
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    results = read_json(path)
+    results = normalise_results(read_json(path), truth)
     try:
         check_results(results, truth, iou_types)
     except InputError as error:
@@ -45,10 +45,9 @@ def read_results(path: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) 
 
 
 def find_iou_types(results: Any, truth: GroundTruth) -> list[str]:
-    """The kinds of evaluation that the first result and the first annotation have something for; boxes if none."""
+    """The kinds of evaluation that the first result and any annotation have something for; boxes if none."""
     first = results[0] if isinstance(results, list) and results and isinstance(results[0], dict) else {}
-    annotation = truth.annotations[0] if truth.annotations else {}
-    found = [name for name, key in NEEDED_KEY.items() if key in first and (name == "bbox" or annotation.get(key))]
+    found = [name for name, key in KEYS.items() if key in first and truth.has(name)]
     return found or ["bbox"]
 
 
@@ -80,7 +79,14 @@ def _check_form(results: Any, iou_types: Sequence[str]) -> None:
         raise InputError(f"an object with {', '.join(list(map(str, results))[:3])} ...; {FORMAT}")
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         raise InputError(f"not in COCO's result format; {FORMAT}")
-    for key in ("image_id", "category_id", "score", *(NEEDED_KEY[iou_type] for iou_type in iou_types)):
+    for key in ("image_id", "category_id"):
+        wrong = [n for n, row in enumerate(results) if isinstance(row.get(key), (list, dict))]
+        if wrong:
+            raise InputError(
+                f"{_count(wrong, results)} a {key} that is no id (the first: number {wrong[0]}, counted from 0, {key} "
+                f"{results[wrong[0]][key]}); a number or a text would be right"
+            )
+    for key in ("image_id", "category_id", "score", *(KEYS[iou_type] for iou_type in iou_types)):
         lacking = [number for number, row in enumerate(results) if key not in row]
         if lacking:
             raise InputError(
@@ -186,7 +192,9 @@ def _check_categories(results: list[dict[str, Any]], truth: GroundTruth, *, has_
     known = list(truth.category_places)
     unknown = [row["category_id"] for row in results if _not_in(row["category_id"], truth.category_places)]
     used = {row["category_id"] for row in results}
-    if not all(isinstance(value, int) for value in used):
+    if not unknown and not all(isinstance(value, int) for value in known):
+        return
+    if not all(isinstance(value, int) for value in (*used, *known)):
         names = set(truth.class_names)
         what = "class names" if used <= names else "no whole numbers"
         raise InputError(f"category_id: {what} (such as {_examples(used)}); ids such as {_examples(known)} are right")

@@ -50,11 +50,24 @@ def format_analysis(analysis: Analysis) -> str:
     return "\n\n".join(
         [
             f"{analysis.iou_type}: {', '.join(intervals)}",
+            *([analysis.why_no_interval] if analysis.why_no_interval else []),
             format_metrics(analysis.metrics),
             tabulate(rows, headers, floatfmt=formats, missingval="-"),
             tabulate(costs, ("error", "AP50 lost", "number", "what it is"), floatfmt=".1f"),
+            *describe_limit(analysis),
         ]
     )
+
+
+def describe_limit(analysis: Analysis) -> list[str]:
+    """What the limit of detections costs, in words; nothing where it costs nothing."""
+    lines = [str(analysis.limit_cost)] if analysis.limit_cost else []
+    if analysis.errors.beyond_limit:
+        lines.append(
+            f"Of the missed objects {analysis.errors.beyond_limit:,} are found by detections beyond the limit of "
+            f"{analysis.max_detections}"
+        )
+    return lines
 
 
 def format_comparison(comparison: Comparison) -> str:
@@ -63,5 +76,12 @@ def format_comparison(comparison: Comparison) -> str:
     return (
         f"{comparison.first.iou_type}: AP of the other run {comparison.second.metrics['AP']:.2f}, which is "
         f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f}): "
-        f"{'more than chance' if comparison.is_clear else 'it may be chance'}"
+        f"{describe_verdict(comparison)}"
     )
+
+
+def describe_verdict(comparison: Comparison) -> str:
+    """What the paired interval says of the difference, or why it says nothing."""
+    if comparison.first.why_no_interval:
+        return f"no verdict, {comparison.first.why_no_interval}"
+    return "more than chance" if comparison.is_clear else "it may be chance"

@@ -6,7 +6,6 @@ import math
 from typing import Any
 
 from resnet_det.evaluation.bootstrap import CONFIDENCE, NUM_DRAWS, SEED
-from resnet_det.evaluation.coco import METRICS
 from resnet_det.evaluation.report import TASK_NAMES
 from resnet_det.tradeoff.accuracy import Accuracy
 from resnet_det.tradeoff.cost import AXES, Cost
@@ -63,7 +62,9 @@ def _section(tradeoff: Tradeoff, accuracy: Accuracy) -> dict[str, Any]:
         "order": tradeoff.order(accuracy),
         "fronts": fronts,
         "steps": steps,
-        "returns": _draw_returns(tradeoff, task, [step for step in steps if step.gain_per_extra is not None]),
+        "returns": _draw_returns(
+            tradeoff, task, [step for step in steps if step.gain_per_extra is not None and step.gain.is_known]
+        ),
     }
 
 
@@ -93,7 +94,7 @@ def _tables(tradeoff: Tradeoff) -> list[dict[str, Any]]:
     for accuracy in accuracies:
         columns += [f"AP {TASK_NAMES[accuracy.iou_type].lower()}", "from", "to"]
     columns += [] if accuracies else ["AP"]
-    columns += ["ms an image", "fastest", "slowest", "GMACs", "parameters (M)", "memory (MiB)", "weights (MiB)"]
+    columns += ["ms an image", "fastest", "slowest", "GMACs", "parameters (M)", "peak memory (MiB)", "weights (MiB)"]
     rows = []
     for place in order:
         found: list[tuple[float, int]] = [] if accuracies else [(math.nan, 1)]
@@ -103,7 +104,7 @@ def _tables(tradeoff: Tradeoff) -> list[dict[str, Any]]:
         rows.append({"name": tradeoff.names[place], "cells": [*found, *_cost_cells(tradeoff.costs[place])]})
     tables = [{"title": "", "columns": columns, "rows": rows}]
     for accuracy in accuracies:
-        names = METRICS[accuracy.iou_type]
+        names = list(accuracy.metrics[0])
         rows = [
             {"name": tradeoff.names[place], "cells": [(accuracy.metrics[place][name], 1) for name in names]}
             for place in order
@@ -128,8 +129,8 @@ def _explain(tradeoff: Tradeoff) -> str:
         else "Times were not measured. "
     )
     return times + (
-        "From the resized image in memory to the instances in its pixels. GMACs and memory are of the first image; "
-        "memory is the most that tensors take at once beyond weights and input."
+        "From the resized image in memory to the instances in its pixels. GMACs and memory are of the first image: "
+        "peak memory is the most that tensors take at once beyond weights and input."
     )
 
 

@@ -57,7 +57,9 @@ class Step:
 
     @property
     def judgement(self) -> str:
-        """ "gain" or "loss" where the interval of the difference leaves out 0, else "chance"."""
+        """ "gain" or "loss" where the interval of the difference leaves out 0, else "chance"; "unknown" without one."""
+        if not self.gain.is_known:
+            return "unknown"
         if self.gain.low > 0:
             return "gain"
         return "loss" if self.gain.high < 0 else "chance"

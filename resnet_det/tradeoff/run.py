@@ -10,7 +10,15 @@ from pathlib import Path
 
 from resnet_det.benchmark import describe_machine
 from resnet_det.benchmark.arguments import PRECISIONS
-from resnet_det.engine.candidates import (
+from resnet_det.errors import InputError
+from resnet_det.evaluation.bootstrap import NUM_DRAWS
+from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
+from resnet_det.evaluation.limits import resolve_limit
+from resnet_det.evaluation.report import without_nan
+from resnet_det.evaluation.results_check import find_iou_types
+from resnet_det.outputs import OutputFolder
+from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
+from resnet_det.tradeoff.candidates import (
     Candidate,
     TestSet,
     find_differences,
@@ -20,17 +28,13 @@ from resnet_det.engine.candidates import (
     read_configs,
     read_runs,
 )
-from resnet_det.errors import InputError
-from resnet_det.evaluation.bootstrap import NUM_DRAWS
-from resnet_det.evaluation.files import describe_software, hash_file, read_detections, read_truth
-from resnet_det.evaluation.report import without_nan
-from resnet_det.evaluation.results_check import find_iou_types
-from resnet_det.tradeoff.accuracy import Accuracy, measure_accuracy
 from resnet_det.tradeoff.cost import count_weights, measure_costs
 from resnet_det.tradeoff.learning import read_curves
 from resnet_det.tradeoff.page import render_tradeoff
 from resnet_det.tradeoff.tradeoff import Tradeoff, summarize
 from resnet_det.tradeoff.verdict import Verdict, find_verdict
+
+OUTPUT_NAMES = ("tradeoff.json", "tradeoff.html")
 
 logger = logging.getLogger(__name__)
 
@@ -72,11 +76,11 @@ def compare_runs(
 
     Raises:
         InputError: something is missing or does not fit together; see
-            :func:`~resnet_det.engine.candidates.read_runs`.
+            :func:`~resnet_det.tradeoff.candidates.read_runs`.
     """
     if num_images < 1:
         raise InputError(f"--images {num_images}: 1 or more")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates, test_set = read_runs(folders, device=measuring.device, opts=opts)
     models = [load_candidate(candidate) for candidate in candidates]
     accuracies, facts = _measure_accuracies(candidates, test_set, num_draws)
@@ -118,7 +122,7 @@ def compare_configs(
     """
     if min(input_size) < MIN_SIZE:
         raise InputError(f"--input-size {input_size[0]} {input_size[1]}: {MIN_SIZE} pixels or more each")
-    make_folder(output)
+    OutputFolder(output, OUTPUT_NAMES)
     candidates = read_configs(files, depths, device=measuring.device, opts=opts)
     detectors = {}
     for candidate in candidates:
@@ -143,32 +147,32 @@ def write_tradeoff(tradeoff: Tradeoff, output: Path) -> Verdict:
     return verdict
 
 
-def make_folder(path: Path) -> None:
-    """
-    Raises:
-        InputError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {path}: {error.strerror}") from None
-
-
 def _measure_accuracies(
     candidates: Sequence[Candidate], test_set: TestSet, num_draws: int
 ) -> tuple[list[Accuracy], dict[str, str]]:
-    truth = read_truth(test_set.annotations, None)
+    rules = {"crowd_as_objects": test_set.crowd_as_objects, "classes": test_set.classes}
+    truth = read_truth(test_set.annotations, None, **rules)
     runs = [read_detections(candidate.results, truth) for candidate in candidates]
     first, *others = [find_iou_types(run.rows, truth) for run in runs]
     accuracies = [
-        measure_accuracy(truth, runs, iou_type, kpt_oks_sigmas=test_set.kpt_oks_sigmas, num_draws=num_draws)
+        measure_accuracy(
+            truth,
+            runs,
+            iou_type,
+            kpt_oks_sigmas=test_set.kpt_oks_sigmas,
+            num_draws=num_draws,
+            max_detections=test_set.max_detections,
+        )
         for iou_type in first
         if all(iou_type in other for other in others)
     ]
     facts = {
-        "test set": f"{test_set.name}: {test_set.annotations} ({len(truth.images):,} images, "
-        f"{len(truth.annotations):,} objects), sha256 {hash_file(test_set.annotations)}"
+        "test set": f"{test_set.name}: {test_set.annotations} ({truth.usage}), sha256 {hash_file(test_set.annotations)}"
     }
+    for accuracy in accuracies:
+        limit = resolve_limit(accuracy.iou_type, test_set.max_detections)
+        cost = f"; {accuracy.limit_cost}" if accuracy.limit_cost else ""
+        facts[f"limit, {accuracy.iou_type}"] = f"{limit} detections of an image and class{cost}"
     for candidate in candidates:
         facts[candidate.name] = (
             f"{candidate.source}; weights {candidate.weights.name}, sha256 {hash_file(candidate.weights)}; results "

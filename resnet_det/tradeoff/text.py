@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
+from resnet_det.evaluation.bootstrap import Interval
 from resnet_det.tradeoff.tradeoff import Tradeoff
 from resnet_det.tradeoff.verdict import TASKS, Verdict
 
@@ -11,12 +12,12 @@ from resnet_det.tradeoff.verdict import TASKS, Verdict
 def format_tradeoff(tradeoff: Tradeoff, verdict: Verdict) -> str:
     """A table, the cheapest detector first, and the verdict."""
     tasks = [TASKS[accuracy.iou_type] for accuracy in tradeoff.accuracies] or ["AP"]
-    headers = ["", *tasks, "ms an image", "fastest - slowest", "GMACs", "parameters (M)", "memory (MiB)"]
+    headers = ["", *tasks, "ms an image", "fastest - slowest", "GMACs", "parameters (M)", "peak memory (MiB)"]
     rows = []
     for place in tradeoff.order(tradeoff.accuracies[0] if tradeoff.accuracies else None):
         cost = tradeoff.costs[place]
         intervals = [accuracy.interval(place) for accuracy in tradeoff.accuracies]
-        found = [f"{one.value:.1f} ({one.low:.1f} to {one.high:.1f})" for one in intervals] or ["-"]
+        found = [_describe(one) for one in intervals] or ["-"]
         rounds = cost.rounds_ms
         rows.append(
             [
@@ -31,6 +32,10 @@ def format_tradeoff(tradeoff: Tradeoff, verdict: Verdict) -> str:
         )
     table = tabulate(rows, headers, colalign=["left", *["right"] * (len(headers) - 1)], disable_numparse=True)
     return "\n\n".join([table, *verdict.sentences, *tradeoff.notes])
+
+
+def _describe(interval: Interval) -> str:
+    return f"{interval.value:.1f}" + (f" ({interval.low:.1f} to {interval.high:.1f})" if interval.is_known else "")
 
 
 def _number(value: float | None) -> str:

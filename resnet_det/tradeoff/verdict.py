@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from resnet_det.evaluation.bootstrap import Interval
@@ -17,6 +18,7 @@ _JUDGED = {
     "gain": "Yes{price}: it is clearly better than {reference}, and {cost}.",
     "chance": "Not as far as these images show: it is not clearly better than {reference}, and {cost}.",
     "loss": "No: it is clearly worse than {reference}, and {cost}.",
+    "unknown": "No verdict, {why}. Compared with {reference}, it {cost}.",
 }
 
 
@@ -44,18 +46,20 @@ def find_verdict(tradeoff: Tradeoff) -> Verdict:
         price="" if last.extra.low <= 0 else ", at a price",
         reference=tradeoff.names[last.reference],
         cost=_describe_price(tradeoff, last),
+        why=accuracy.why_no_interval or "there is no confidence interval",
     )
     reasons = [_explain(tradeoff, accuracy, last) + _diminishing(tradeoff, steps, last)]
     for other in tradeoff.accuracies[1:]:
         gain = other.difference(last.reference, last.place)
         task = TASKS[other.iou_type]
         reasons.append(f"{task[0].upper()}{task[1:]}: {_difference(gain)}.")
-    good = tradeoff.names[find_cheapest_good(tradeoff.order(accuracy), accuracy.difference)]
-    reasons.append(
-        f"{good} is the dearest, and clearly better than each cheaper one."
-        if good == tradeoff.names[last.place] and all(step.judgement == "gain" for step in steps)
-        else f"{good} is the cheapest that no dearer one clearly beats."
-    )
+    if all(step.judgement != "unknown" for step in steps):
+        good = tradeoff.names[find_cheapest_good(tradeoff.order(accuracy), accuracy.difference)]
+        reasons.append(
+            f"{good} is the dearest, and clearly better than each cheaper one."
+            if good == tradeoff.names[last.place] and all(step.judgement == "gain" for step in steps)
+            else f"{good} is the cheapest that no dearer one clearly beats."
+        )
     return Verdict(
         f"Is {tradeoff.names[last.place]} worth it?",
         answer,
@@ -86,7 +90,11 @@ def _still_rising(tradeoff: Tradeoff, accuracy: Accuracy) -> list[str]:
 
 
 def _difference(gain: Interval) -> str:
+    if math.isnan(gain.value):
+        return "no difference can be told"
     size = f"{abs(gain.value):.1f} {'more' if gain.value >= 0 else 'less'}" if abs(gain.value) >= 0.05 else "the same"
+    if not gain.is_known:
+        return size
     size += f" ({gain.low:+.1f} to {gain.high:+.1f})"
     return size if gain.low > 0 or gain.high < 0 or abs(gain.value) < 0.05 else f"{size}, which may be chance"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import cv2
 import numpy as np
 
 from resnet_det.errors import InputError
+from resnet_det.outputs import OutputFolder
 from resnet_det.visualization.gallery import Kind
 from resnet_det.visualization.page import render_page
 
@@ -51,18 +51,15 @@ class Album:
 
     def __init__(self, folder: Path) -> None:
         """Args:
-            folder: made if it is not there. Pictures of an earlier call with the same names are replaced.
+            folder: made if it is not there. Files that are in it stay; pictures get other names than theirs.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: it cannot be made, or has a page or thumbnails already.
         """
         self.folder = folder
         self.entries: list[Entry] = []
-        self._taken: set[str] = set()
-        try:
-            (folder / THUMBNAIL_FOLDER).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--output {folder}: {error.strerror}") from None
+        self.files = OutputFolder(folder, [PAGE_NAME, THUMBNAIL_FOLDER])
+        self.thumbnails = OutputFolder(folder / THUMBNAIL_FOLDER)
 
     @property
     def paths(self) -> list[Path]:
@@ -70,11 +67,8 @@ class Album:
         return [entry.path for entry in self.entries]
 
     def new_path(self, stem: str, suffix: str) -> Path:
-        """``stem`` with ``suffix`` in the folder, or ``stem``-2, ... if another file of this album has that name."""
-        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in self._taken)
-        self._taken.add(name)
-        return self.folder / f"{name}{suffix}"
+        """``stem`` with ``suffix`` in the folder, or ``stem``-2, ... if there is a file of that name."""
+        return self.files.claim_free(stem, suffix)
 
     def add_picture(
         self,
@@ -116,7 +110,7 @@ class Album:
     ) -> None:
         scale = min(1.0, THUMBNAIL_PX / max(picture.shape[:2]))
         size = tuple(max(1, round(side * scale)) for side in picture.shape[1::-1])
-        thumbnail = self.folder / THUMBNAIL_FOLDER / f"{path.stem}.jpg"
+        thumbnail = self.thumbnails.claim_free(path.stem, ".jpg")
         write_image(thumbnail, cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
         self.entries.append(Entry(path, thumbnail, title, dict(counts), best_score, note, is_video, size[0] / size[1]))
 
@@ -138,7 +132,7 @@ class Album:
             shape=min(3.0, max(1.0, statistics.median(entry.shape for entry in self.entries))) if self.entries else 1.0,
             link=lambda path: quote(path.relative_to(self.folder).as_posix()),
         )
-        path = self.folder / PAGE_NAME
+        path = self.files.claim(PAGE_NAME)
         path.write_text(html, encoding="utf-8")
         return path
 

@@ -11,6 +11,8 @@ import pycocotools.mask as mask_util
 import supervision as sv
 from detectron2.structures import BoxMode, Instances
 
+from resnet_det.visualization.skeleton import NO_SKELETON, Skeleton, draw_keypoints_
+
 KEYPOINT_THRESHOLD = 0.05  # keypoint scores below this are not shown (Detectron2's value)
 TITLE_HEIGHT_PX, TITLE_SCALE = 28, 0.55
 GAP_PX = 8
@@ -50,19 +52,31 @@ def detections_from_annotations(annotations: Sequence[Mapping[str, Any]], height
     size.
 
     Each has ``bbox`` with ``bbox_mode``, ``category_id``, and may have ``segmentation``, ``keypoints`` and ``score``.
+    Some may have a mask or keypoints, and others none.
     """
     if not annotations:
         return sv.Detections.empty()
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in annotations]
-    masks = [decode_mask(a["segmentation"], height, width) for a in annotations if "segmentation" in a]
-    keypoints = [np.reshape(a["keypoints"], (-1, 3)) for a in annotations if "keypoints" in a]
+    masks, keypoints = None, None
+    if any("segmentation" in a for a in annotations):
+        masks = np.zeros((len(annotations), height, width), dtype=bool)
+        for row, annotation in enumerate(annotations):
+            if "segmentation" in annotation:
+                masks[row] = decode_mask(annotation["segmentation"], height, width)
+    if any("keypoints" in a for a in annotations):
+        points = [np.reshape(a.get("keypoints", ()), (-1, 3)) for a in annotations]
+        keypoints = np.zeros((len(annotations), max(map(len, points)), 3))
+        for row, (annotation, own) in enumerate(zip(annotations, points, strict=True)):
+            keypoints[row, : len(own)] = own
+            if "score" in annotation:  # what is predicted has scores in place of visibilities
+                keypoints[row, :, 2] = keypoints[row, :, 2] > KEYPOINT_THRESHOLD
     scores = [a["score"] for a in annotations if "score" in a]
     return sv.Detections(
         xyxy=np.asarray(boxes, dtype=float).reshape(-1, 4),
-        mask=np.stack(masks) if len(masks) == len(annotations) else None,
+        mask=masks,
         confidence=np.asarray(scores, dtype=float) if len(scores) == len(annotations) else None,
         class_id=np.asarray([a["category_id"] for a in annotations], dtype=int),
-        data={"keypoints": np.stack(keypoints).astype(float)} if len(keypoints) == len(annotations) else {},
+        data={} if keypoints is None else {"keypoints": keypoints},
     )
 
 
@@ -77,16 +91,23 @@ def decode_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
     return mask_util.decode(runs).astype(bool)
 
 
-def draw_detections(image: np.ndarray, detections: sv.Detections, class_names: Sequence[str]) -> np.ndarray:
+def draw_detections(
+    image: np.ndarray, detections: sv.Detections, class_names: Sequence[str], skeleton: Skeleton = NO_SKELETON
+) -> np.ndarray:
     """A copy of ``image``, enlarged if small, with masks, boxes, keypoints and labels in one colour for each class."""
     labels = [class_names[class_id] for class_id in detections.class_id] if len(detections) else []
     if detections.confidence is not None:
         labels = [f"{label} {score:.2f}" for label, score in zip(labels, detections.confidence, strict=True)]
-    return draw_labelled(image, detections, labels)
+    return draw_labelled(image, detections, labels, skeleton=skeleton)
 
 
 def draw_labelled(
-    image: np.ndarray, detections: sv.Detections, labels: Sequence[str], palette: sv.ColorPalette = COLOURS
+    image: np.ndarray,
+    detections: sv.Detections,
+    labels: Sequence[str],
+    palette: sv.ColorPalette = COLOURS,
+    *,
+    skeleton: Skeleton = NO_SKELETON,
 ) -> np.ndarray:
     """The same with any ``labels``, in the colours that ``palette`` has for the class ids."""
     scale = max(1, -(-MIN_PANEL_PX // max(image.shape[:2])))
@@ -98,11 +119,7 @@ def draw_labelled(
     if detections.mask is not None:
         draw_masks_(canvas, detections.mask, [palette.by_idx(class_id).as_bgr() for class_id in detections.class_id])
     canvas = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, detections)
-    for points in detections.data.get("keypoints", ()):
-        for x, y, shown in points:
-            if shown > 0:
-                cv2.circle(canvas, (round(x), round(y)), 4, (255, 255, 255), -1, cv2.LINE_AA)
-                cv2.circle(canvas, (round(x), round(y)), 3, (0, 0, 0), -1, cv2.LINE_AA)
+    draw_keypoints_(canvas, detections.data.get("keypoints", ()), skeleton, thickness=max(2, thickness))
     draw_labels_(canvas, detections, labels, palette)
     return canvas
 

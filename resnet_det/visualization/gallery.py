@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.errors import InputError
 from resnet_det.visualization.drawing import decode_mask
+from resnet_det.visualization.skeleton import NO_SKELETON, Skeleton
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +39,22 @@ KINDS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """A box [x, y, width, height] in pixels of the picture, what it is (of ``KINDS``), and the outline of its mask."""
+    """An object on a picture.
+
+    Attributes:
+        box: [x, y, width, height] in pixels of the picture.
+        kind: what it is, of ``KINDS``.
+        outline: of its mask, as an SVG path.
+        points: x, y of its keypoints.
+        limbs: the lines between them, as an SVG path.
+    """
 
     box: tuple[float, float, float, float]
     kind: str
     label: str
-    outline: str = ""  # an SVG path
+    outline: str = ""
+    points: tuple[tuple[float, float], ...] = ()
+    limbs: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,11 +90,31 @@ def encode_image(path: Path) -> tuple[str, int, int, float] | None:
 
 
 def make_shape(
-    box: Sequence[float], kind: str, label: str, scale: float, *, segmentation: Any = None, height: int, width: int
+    box: Sequence[float],
+    kind: str,
+    label: str,
+    scale: float,
+    *,
+    segmentation: Any = None,
+    height: int,
+    width: int,
+    keypoints: np.ndarray | None = None,
+    skeleton: Skeleton = NO_SKELETON,
 ) -> Shape:
-    """A shape on a picture that was made smaller by ``scale`` from an image of ``height`` x ``width`` pixels."""
+    """A shape on a picture that was made smaller by ``scale`` from an image of ``height`` x ``width`` pixels.
+
+    Args:
+        keypoints: (k, 3): x, y in pixels of the image, and above 0 for what is shown.
+    """
     outline = "" if segmentation is None else trace_outline(decode_mask(segmentation, height, width), scale)
-    return Shape(tuple(round(float(value) * scale, 1) for value in box), kind, label, outline)
+    points, limbs = (), ""
+    if keypoints is not None:
+        places = np.round(keypoints[:, :2] * scale, 1).tolist()
+        shown = keypoints[:, 2] > 0
+        points = tuple(tuple(place) for place, is_shown in zip(places, shown, strict=True) if is_shown)
+        known = [limb for limb in skeleton.limbs if max(limb) < len(places) and shown[list(limb)].all()]
+        limbs = "".join("M{} {}L{} {}".format(*places[first], *places[second]) for first, second in known)
+    return Shape(tuple(round(float(value) * scale, 1) for value in box), kind, label, outline, points, limbs)
 
 
 def trace_outline(mask: np.ndarray, scale: float) -> str:

@@ -14,7 +14,8 @@ from resnet_det.weights.sources import fetch_weights
 def find_conventions(source: str | Path) -> Conventions | None:
     """What the weights at ``source`` were trained with; None if that is not known.
 
-    A file of one's own is known by its names: a classifier in torchvision's has torchvision's conventions. Other names
+    A file of one's own is known by its names: a net in torchvision's, numbered or not, or in
+    Hugging Face's has torchvision's conventions. Other names
     tell nothing, as both MSRA's and converted torchvision weights have them.
 
     Raises:
@@ -23,8 +24,9 @@ def find_conventions(source: str | Path) -> Conventions | None:
     entry = find_entry(str(source))
     if entry is not None and entry.conventions is not None:
         return entry.conventions
+    tensors = read_tensors(fetch_weights(source))
     try:
-        kind, _ = find_trunk(read_tensors(fetch_weights(source)))
+        kind, _ = find_trunk(tensors)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    return TORCHVISION if kind == "torch" else None
+    return TORCHVISION if kind in ("torch", "huggingface", "sequential") else None

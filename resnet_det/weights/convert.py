@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from resnet_det.errors import InputError
+from resnet_det.outputs import check_new_file
 from resnet_det.weights.describe import describe_shapes
 from resnet_det.weights.names import find_trunk, from_detectron2_names, naming_of, to_detectron2_names
 from resnet_det.weights.readers import read_checkpoint, read_tensors, write_tensors
@@ -63,6 +64,7 @@ def convert_weights(
     path, destination = fetch_weights(source), Path(destination)
     if destination.exists() and destination.samefile(path):
         raise InputError(f"{destination}: the new file would replace the one that is read")
+    check_new_file(destination, flag="DST")
     tensors, extra = read_checkpoint(path)
     trunk = to_detectron2_names(tensors)
     if naming == "detectron2" and find_trunk(tensors)[0] == "detectron2":

@@ -30,7 +30,7 @@ class LoadReport:
 
     Attributes:
         source: the path or URI that was loaded.
-        naming: whose names it has: detectron2, torchvision, timm or caffe2.
+        naming: whose names it has: detectron2, torchvision, timm, caffe2, huggingface, or sequential (numbered).
         file_model, model: the ResNet in the file and that of the model, such as "ResNet-50".
         matched, missing, unexpected: names, in the model's naming, of tensors that were loaded, that the model has and
             the file has not, and the reverse.
@@ -85,8 +85,8 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
 
     Args:
         model: a ResNet or a detector with one.
-        source: a path or URI (see :func:`fetch_weights`) to weights in Detectron2's, torchvision's, timm's or Caffe2's
-            naming, which is recognised.
+        source: a path or URI (see :func:`fetch_weights`) to weights in Detectron2's, torchvision's, timm's, Caffe2's or
+            Hugging Face's naming, which is recognised.
         strict: every tensor of the backbone must be there, in its shape. Heads may differ, as in fine-tuning.
 
     Raises:

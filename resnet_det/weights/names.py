@@ -1,13 +1,15 @@
 """Names of a ResNet's tensors in Detectron2, torchvision, timm and Caffe2 (MSRA), and the way between them.
 
 Detectron2's are those of this package: ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``res2.0.shortcut.weight``;
-``linear`` is the classification head. The maps are of names alone: no tensor is looked at.
+``linear`` is the classification head. The maps are of names alone: no tensor is looked at. Two more namings are read,
+and not written: that of Hugging Face's ``transformers``, and torchvision's with the children of the net by their
+numbers (``nn.Sequential(*resnet.children())``, as lightly and fastai have it).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from resnet_det.errors import InputError
 
@@ -19,7 +21,14 @@ _MARKERS = {
     "torch": "layer1.0.conv1.weight",
     "timm_v2": "stages.0.blocks.0.conv1.weight",
     "caffe2": "res2_0_branch2a_w",
+    "huggingface": "encoder.stages.0.layers.0.layer.0.convolution.weight",
+    "sequential": "4.0.conv1.weight",
 }
+# Another tensor that must stand beside the marker, where that alone is no proof.
+_COMPANIONS = {"sequential": "7.0.conv1.weight"}
+# Copies that follow a net slowly, or fall behind: of two nets in one file the other is meant.
+_SECOND_NETS = ("student", "momentum", "encoder_k", "target")
+_SEQUENCE = {"0": "conv1", "1": "bn1", **{str(3 + stage): f"layer{stage}" for stage in (1, 2, 3, 4)}}
 _CONVS = ("conv1", "conv2", "conv3")
 _SE = {"se.fc1": "se.fc1", "se.fc2": "se.fc2"}
 _CAFFE2_CONVS = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
@@ -49,16 +58,35 @@ def find_trunk(keys: Iterable[str]) -> tuple[str, str]:
         InputError: no ResNet's names are among ``keys``.
     """
     keys = list(keys)
+    found = _find_trunks(keys)
+    if not found:
+        examples = ", ".join(keys[:3]) or "none"
+        known = ", ".join((*NAMINGS, "huggingface"))
+        raise InputError(f"no ResNet in the naming of {known}; the first of its {len(keys)} keys: {examples}")
+    return min(found, key=lambda trunk: any(word in trunk[1] for word in _SECOND_NETS))
+
+
+def has_trunk(keys: Iterable[str]) -> bool:
+    """Whether a ResNet's names are among ``keys``."""
+    return bool(_find_trunks(list(keys)))
+
+
+def _find_trunks(keys: Sequence[str]) -> list[tuple[str, str]]:
+    """The kind and prefix of each ResNet among ``keys``, of the first kind that there is any of."""
     for kind, marker in _MARKERS.items():
-        for key in keys:
-            if key == marker or key.endswith(f".{marker}"):
-                return kind, key.removesuffix(marker)
-    examples = ", ".join(keys[:3]) or "none"
-    raise InputError(f"no ResNet in the naming of {', '.join(NAMINGS)}; the first of its {len(keys)} keys: {examples}")
+        prefixes = [key.removesuffix(marker) for key in keys if key == marker or key.endswith(f".{marker}")]
+        if kind in _COMPANIONS:
+            known = set(keys)
+            prefixes = [prefix for prefix in prefixes if prefix + _COMPANIONS[kind] in known]
+        if prefixes:
+            return [(kind, prefix) for prefix in prefixes]
+    return []
 
 
 def naming_of(keys: Collection[str]) -> str:
-    """Which of ``NAMINGS`` the ``keys`` follow. timm's plain ResNets are named as torchvision's, and called so.
+    """Which of ``NAMINGS`` the ``keys`` follow, or "huggingface" or "sequential".
+
+    timm's plain ResNets are named as torchvision's, and called so.
 
     Raises:
         InputError: no ResNet's names are among ``keys``.
@@ -80,14 +108,22 @@ def to_detectron2_names(keys: Iterable[str]) -> dict[str, str]:
     keys = list(keys)
     kind, prefix = find_trunk(keys)
     inside = [key.removeprefix(prefix) for key in keys if key.startswith(prefix)]
-    if kind == "caffe2":
+    if kind in ("huggingface", "sequential"):
+        as_torch = {key: _from_huggingface(key) if kind == "huggingface" else _from_sequence(key) for key in inside}
+        modules = _torch_modules([name for name in as_torch.values() if name])
+        renamed = {key: name and _rename_module(name, modules) for key, name in as_torch.items()}
+    elif kind == "caffe2":
         renamed = {key: _from_caffe2(key) for key in inside}
     elif kind == "detectron2":
         renamed = {key: key if re.match(r"(stem|res[2-5]|linear|final_norm)\.", key) else None for key in inside}
     else:
         modules = _torch_modules(inside) if kind == "torch" else _timm_v2_modules(inside)
         renamed = {key: _rename_module(key, modules) for key in inside}
-    return {prefix + key: name for key, name in renamed.items() if name is not None}
+    own = {prefix + key: name for key, name in renamed.items() if name is not None}
+    if kind == "huggingface":  # the classifier stands beside the trunk, which is called resnet there
+        head = f"{prefix.removesuffix('resnet.')}classifier.1."
+        own |= {key: f"linear.{key.removeprefix(head)}" for key in keys if key.startswith(head)}
+    return own
 
 
 def from_detectron2_names(names: Collection[str], naming: str, *, avg_down: bool | None = None) -> dict[str, str]:
@@ -188,6 +224,27 @@ def _rename_back(name: str, inverse: dict[str, str], stages: str, *, first: int)
     if found:
         inner = stages.format(int(found[1]) - 2 + first, found[2]) + inner.removeprefix(".")
     return f"{inner}.{leaf}"
+
+
+def _from_huggingface(key: str) -> str | None:
+    """torchvision's name of a tensor of transformers' ResNet."""
+    key = key.replace(".convolution.", ".0.").replace(".normalization.", ".1.")
+    if key.startswith("embedder.embedder."):
+        part, _, leaf = key.removeprefix("embedder.embedder.").partition(".")
+        return f"{('conv1', 'bn1')[int(part)]}.{leaf}" if part in ("0", "1") else None
+    found = re.fullmatch(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(layer\.(\d+)|shortcut)\.([01])\.(\w+)", key)
+    if not found:
+        return None
+    block = f"layer{int(found[1]) + 1}.{found[2]}"
+    if found[4] is None:
+        return f"{block}.downsample.{found[5]}.{found[6]}"
+    return f"{block}.{('conv', 'bn')[int(found[5])]}{int(found[4]) + 1}.{found[6]}"
+
+
+def _from_sequence(key: str) -> str | None:
+    """torchvision's name of a tensor of its ResNet as a sequence of its children."""
+    number, _, rest = key.partition(".")
+    return f"{_SEQUENCE[number]}.{rest}" if number in _SEQUENCE else None
 
 
 def _from_caffe2(key: str) -> str | None:

@@ -33,7 +33,7 @@ def fetch_weights(source: str | Path) -> Path:
     source = str(source).removesuffix("?matching_heuristics=True")  # Detectron2's: names are always matched here
     entry = find_entry(source)
     if entry is None:
-        path = Path(source.removeprefix("file://"))
+        path = Path(source.removeprefix("file://")).expanduser()
         if not path.is_file():
             raise InputError(f"weights {source}: no such file")
         return path

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from resnet_det.data import check_coco, count_classes, prepare_dataset, read_coco_json, register_coco
+from resnet_det.data import count_classes, prepare_dataset, read_coco, register_coco
+from resnet_det.data.coco.image_files import check_images
 from resnet_det.errors import InputError
 
 
@@ -17,14 +18,19 @@ def damage(coco_files, change):
     path.write_text(json.dumps(content))
 
 
+def problems_of(path, images):
+    data = read_coco(path, images)
+    return [*data.problems(), *check_images(data, images)]
+
+
 def test_sound_data_have_no_problems(coco_files):
     path, images = coco_files
-    assert check_coco(read_coco_json(path), images) == []
+    assert problems_of(path, images) == []
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"nowhere.json: no such annotation file \(folder exists"):
-        read_coco_json(tmp_path / "nowhere.json")
+        read_coco(tmp_path / "nowhere.json")
 
 
 @pytest.mark.parametrize("text", ['{"images": [', "", "not json at all"])
@@ -32,14 +38,14 @@ def test_broken_json_is_named_with_its_place(coco_files, text):
     path, _ = coco_files
     path.write_text(text)
     with pytest.raises(InputError, match=r"not a JSON file, or cut off: .*line 1 column"):
-        read_coco_json(path)
+        read_coco(path)
 
 
 def test_json_of_another_kind_is_told_apart(coco_files):
     path, _ = coco_files
     path.write_text("[1, 2]")
     with pytest.raises(InputError, match="not in COCO format: no list under images, annotations, categories"):
-        read_coco_json(path)
+        read_coco(path)
 
 
 @pytest.mark.parametrize(
@@ -47,28 +53,29 @@ def test_json_of_another_kind_is_told_apart(coco_files):
     [
         (lambda c: c["images"].clear(), "it has no images"),
         (lambda c: c["categories"].clear(), "it has no categories"),
-        (lambda c: c["images"][0].pop("height"), "1 images without id, file_name, height or width (such as 1)"),
+        (lambda c: c["images"][0].update(height="high"), "1 of 2 images: entry lacks something"),
         (
             lambda c: c["annotations"][1].pop("bbox"),
-            "1 annotations without id, image_id, category_id or bbox (such as 2)",
+            "annotations[1]: its bbox is missing; [x, y, width",
         ),
-        (lambda c: c["annotations"][0].update(image_id=77), "1 annotations of unknown image_id (such as 1)"),
-        (lambda c: c["annotations"][0].update(category_id=77), "1 annotations of unknown category_id (such as 1)"),
-        (lambda c: c["annotations"][1].update(id=1), "1 annotations with an id used before (such as 1)"),
-        (lambda c: c["images"][1].update(id=1), "1 images with an id used before (such as 1)"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "1 annotations whose bbox is not [x, y, width, height]"),
+        (lambda c: c["annotations"][0].update(image_id=77), "annotations[0]: no image has the id 77; known are 1, 2"),
+        (lambda c: c["annotations"][0].update(category_id=77), "1 of 2 annotations: annotation of a category that is"),
+        (lambda c: c["annotations"][1].update(id=1), "annotations[1]: its id is that of annotations[0], too"),
+        (lambda c: c["images"][1].update(id=1), "1 of 2 images: image id used before (images[1]: its id is that of"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, 3]), "annotations[0]: its bbox is [1, 2, 3]; [x, y, width"),
+        (lambda c: c["annotations"][0].update(bbox=[1, 2, float("nan"), 3]), "box with NaN or infinity"),
         (lambda c: c["images"][1].update(file_name="c.png"), "1 of 2 images are not in"),
     ],
 )
 def test_each_fault_is_found(coco_files, change, message):
     damage(coco_files, change)
     path, images = coco_files
-    problems = check_coco(read_coco_json(path), images)
+    problems = problems_of(path, images)
     assert any(message in problem for problem in problems), problems
 
 
 def test_a_missing_image_folder_is_named(coco_files, tmp_path):
-    assert check_coco(read_coco_json(coco_files[0]), tmp_path / "no") == [f"no image folder {tmp_path / 'no'}"]
+    assert problems_of(coco_files[0], tmp_path / "no") == [f"no image folder {tmp_path / 'no'}"]
 
 
 def test_images_in_subfolders_are_found(coco_files):
@@ -76,14 +83,16 @@ def test_images_in_subfolders_are_found(coco_files):
     (images / "sub").mkdir()
     (images / "b.png").rename(images / "sub" / "b.png")
     damage(coco_files, lambda c: c["images"][1].update(file_name="sub/b.png"))
-    assert check_coco(read_coco_json(path), images) == []
+    assert problems_of(path, images) == []
 
 
 def test_preparing_names_the_set_and_lists_all_its_problems(coco_files):
     path, images = coco_files
     damage(coco_files, lambda c: (c["annotations"][0].update(image_id=77), c["annotations"][1].update(bbox=None)))
     register_coco(path.stem, str(path), str(images))
-    with pytest.raises(InputError, match=rf"data set {path.stem} .*\n  - 1 annotations .*\n  - 1 annotations"):
+    with pytest.raises(
+        InputError, match=rf"data set {path.stem} .*\n  - 1 of 2 annotations: .*\n  - 1 of 2 annotations: "
+    ):
         prepare_dataset(path.stem)
 
 
@@ -108,6 +117,8 @@ def test_classes_are_counted_and_must_agree(coco_files):
 
 def test_what_the_heads_need_must_be_there(coco_files):
     path, images = coco_files
-    problems = check_coco(read_coco_json(path), images, ["segmentation"])
-    (problem,) = problems
-    assert "2 of 2 annotations have no segmentation (such as 1, 2), which MODEL.MASK_ON or" in problem
+    register_coco(path.stem, str(path), str(images))
+    with pytest.raises(InputError, match=r"none of its 2 annotations has a mask .*: set MODEL.MASK_ON False"):
+        prepare_dataset(path.stem, tasks=["masks"])
+    with pytest.raises(InputError, match=r"no object has keypoints, which MODEL.KEYPOINT_ON asks for"):
+        prepare_dataset(path.stem, tasks=["keypoints"])

@@ -10,8 +10,8 @@ import zipfile
 
 import pytest
 
-from resnet_det.data import coco_download
-from resnet_det.data.coco_download import Archive, download_coco
+from resnet_det.data.loading import coco_download
+from resnet_det.data.loading.coco_download import Archive, download_coco
 from resnet_det.errors import InputError
 
 
@@ -42,6 +42,27 @@ def test_an_archive_is_fetched_checked_and_unpacked(archive, tmp_path):
     assert not (folder / "val2017.zip").exists()
     archive.unlink()
     assert download_coco(tmp_path / "data", ["val"]) == folder, "what is there is not fetched again"
+
+
+def test_an_interrupted_unpacking_is_done_again(archive, tmp_path, monkeypatch):
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("val2017/z.jpg", b"last")
+    known = coco_download.ARCHIVES["val"]
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(coco_download.ARCHIVES, "val", Archive(known.url, md5, known.gives))
+
+    def die(path, folder):
+        with zipfile.ZipFile(path) as file:
+            file.extract("val2017/000000000139.jpg", folder)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(coco_download, "extract_archive", die)
+        with pytest.raises(KeyboardInterrupt):
+            download_coco(tmp_path / "data", ["val"])
+    folder = download_coco(tmp_path / "data", ["val"])
+    assert (folder / "val2017" / "z.jpg").read_bytes() == b"last"
+    assert sorted(path.name for path in folder.iterdir()) == ["val2017"]
 
 
 def test_a_wrong_hash_is_refused_and_nothing_unpacked(archive, tmp_path):

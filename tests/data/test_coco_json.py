@@ -14,12 +14,18 @@ from detectron2.data.datasets import coco as theirs
 from detectron2.structures import BoxMode
 from pycocotools import mask as mask_util
 
-from resnet_det.data import check_coco, load_coco_json, load_dataset_dicts, prepare_dataset, register_coco
-from resnet_det.data.coco_json import read_coco_index
+from resnet_det.data import (
+    judge_content,
+    load_coco_json,
+    load_dataset_dicts,
+    prepare_dataset,
+    read_coco,
+    register_coco,
+)
+from resnet_det.data.coco.json_files import parse_json
 from resnet_det.data.demo import CROWD_EVERY, write_split
-from resnet_det.data.dicts import find_coco_loader
-from resnet_det.data.json_files import parse_json
-from resnet_det.data.serialized import SerializedDicts, serialize
+from resnet_det.data.loading.dicts import find_coco_loader
+from resnet_det.data.loading.serialized import SerializedDicts, serialize
 from resnet_det.errors import InputError
 
 fresh_names = (f"annotation_file_{number}" for number in count())
@@ -45,7 +51,6 @@ def make_odd_content():
     segmentations = [
         [[1.5, 2, 30, 2.25, 30, 20]],
         [[1, 2, 3, 4], [5, 6, 50, 6, 50, 40, 5, 40]],  # the first has two corners
-        [[1, 2, 3, 4]],
         {"size": [48, 64], "counts": [100, 20, 2952]},
         {"size": [48, 64], "counts": runs["counts"].decode()},
         [],
@@ -60,7 +65,6 @@ def make_odd_content():
         {**common, "id": 2, "image_id": 10, "keypoints": [], "category_id": 3},
         {**common, "id": 2**70, "image_id": 20, "iscrowd": 1, "extra": {"a": [1]}},
         {"id": 4, "image_id": 20, "category_id": 90, "bbox": [0, 0, 5, 5], "ignore": 0},
-        {**common, "id": 5, "image_id": 77},  # of no image
     ]
     return {
         "info": {"year": 2017},
@@ -108,9 +112,9 @@ def test_everything_that_the_format_allows(tmp_path, indent, caplog):
     messages = [record.message for record in caplog.records if record.name.startswith("resnet_det")]
     assert [text.split(": ")[1].split(",")[0] for text in messages] == [
         "the ids of its categories are not 1",
-        "1 of 12 annotations are of no image in it",
-        "1 annotations are left out",
+        "1 of 10 annotations",
     ]
+    assert "polygon 1 of 2 has 4 numbers" in messages[1]
     assert load_coco_json(path, tmp_path) == theirs.load_coco_json(str(path), str(tmp_path))
 
 
@@ -127,10 +131,10 @@ def test_files_that_are_no_strict_json_are_read_too(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda a: a.update(id=1), "ids of annotations are used twice"),
-        (lambda a: a.update(ignore=1), "annotation 100 has 'ignore'"),
-        (lambda a: a.update(bbox=[]), "annotation 100 has an empty bbox"),
-        (lambda a: a.update(category_id=4), "annotation 100 is of category 4, not listed"),
+        (lambda a: a.update(id=1), r"1 of 10 annotations: annotation id used before \(annotations\[6\]"),
+        (lambda a: a.update(bbox=[], segmentation=None), r"1 of 10 .* \(annotations\[0\]: its bbox is \[\]; \[x, y, "),
+        (lambda a: a.update(category_id=4), "1 of 10 .*no category has the id 4; known are 3, 7, 90"),
+        (lambda a: a.update(image_id=4), "1 of 10 .*no image has the id 4; known are 10, 20, 30, 40"),
     ],
 )
 def test_what_detectron2_stops_at_is_named(tmp_path, change, message):
@@ -156,11 +160,12 @@ def test_checks_find_the_same_in_what_is_not_parsed_yet(tmp_path):
     content = make_odd_content()
     content["annotations"][1]["bbox"] = [1, 2, 3]
     content["annotations"][2].pop("category_id")
+    content["annotations"][5]["iscrowd"] = "2"
     path = tmp_path / "wrong.json"
     path.write_text(json.dumps(content))
-    problems = check_coco(read_coco_index(path), tmp_path, ["segmentation", "keypoints"])
-    assert problems == check_coco(content, tmp_path, ["segmentation", "keypoints"])
-    assert len(problems) == 6
+    problems = read_coco(path).problems()
+    assert problems == judge_content(content).problems()
+    assert [line.split(":")[0] for line in problems] == ["1 of 10 annotations"] * 3
 
 
 @pytest.mark.parametrize(

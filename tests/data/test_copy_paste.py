@@ -9,7 +9,7 @@ from detectron2.data.datasets import load_coco_json
 from detectron2.structures import BitMasks, Boxes, Instances
 
 from resnet_det.data import build_mapper
-from resnet_det.data.copy_paste import choose_objects, paste_objects
+from resnet_det.data.mapping.copy_paste import choose_objects, paste_objects
 from resnet_det.errors import InputError
 
 

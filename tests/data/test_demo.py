@@ -12,8 +12,8 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from resnet_det.data.demo import SPLITS, make_demo_data
-from resnet_det.data.register import find_flip_pairs, prepare_dataset
-from resnet_det.data.shapes import SHAPES
+from resnet_det.data.demo.shapes import SHAPES
+from resnet_det.data.loading.register import find_flip_pairs, prepare_dataset
 
 # Of all files, in the order of their names. A change of the data is a change of every number measured on them.
 SHA256 = "143db5406adbca5a64b9d2d48254d63077286def44d24ab78a0c69876c598165"
@@ -88,7 +88,7 @@ def test_making_them_again_keeps_what_is_there(demo_data):
 
 def test_an_interrupted_call_leaves_nothing_behind(tmp_path, monkeypatch):
     monkeypatch.setattr("resnet_det.data.demo.SPLITS", {"train": (2, 1), "val": (1, 2)})
-    monkeypatch.setattr("resnet_det.data.demo._write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr("resnet_det.data.demo.data._write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         make_demo_data(tmp_path / "demo")
     assert list(tmp_path.iterdir()) == []

@@ -14,7 +14,7 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from resnet_det.data import build_augmentations, build_mapper
-from resnet_det.data.augmentation import PhotometricDistortion
+from resnet_det.data.mapping.augmentation import PhotometricDistortion
 
 GREY = 128  # what FixedSizeCrop pads with
 

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
-from resnet_det.data import check_coco, read_coco_json
-from resnet_det.data.labels import count_objects, polygon_area, read_image_size, write_coco
-from resnet_det.data.voc import read_voc
-from resnet_det.data.yolo import read_yolo
+from resnet_det.data import read_coco, read_coco_json
+from resnet_det.data.coco.image_files import check_images
+from resnet_det.data.coco.image_size import read_image_size
+from resnet_det.data.formats.labels import count_objects, describe_losses, polygon_area, write_coco
+from resnet_det.data.formats.voc import read_voc
+from resnet_det.data.formats.yolo import read_yolo
 from resnet_det.errors import InputError
 
 WIDTH, HEIGHT = 64, 48
+
+
+def problems_of(path, images):
+    data = read_coco(path, images)
+    return [*data.problems(), *check_images(data, images)]
 
 
 def save_image(path):
@@ -59,22 +67,23 @@ def boxes(path):
 def test_voc_boxes_count_from_one_with_both_ends(voc, tmp_path):
     splits, names = read_voc(voc)
     train, test = write_coco(splits, names, tmp_path / "out")
-    assert names == ["cat", "dog"]
+    assert names.names == ["cat", "dog"]
     assert (train.name, test.name) == ("train.json", "test.json")
     assert boxes(train) == [(1, 2, 0, 0, 64, 48), (1, 1, 10, 5, 20, 15)]
     assert boxes(test) == [(1, 1, 4.5, 1, 5.5, 2)]
     content = read_coco_json(train)
-    assert check_coco(content, voc / "JPEGImages") == []
+    assert problems_of(train, voc / "JPEGImages") == []
     assert content["images"][1] == {"id": 2, "file_name": "b.png", "height": HEIGHT, "width": WIDTH}
     assert [a["area"] for a in content["annotations"]] == [64 * 48, 300]
-    assert count_objects(splits[0], names) == {"cat": 1, "dog": 1}
+    assert count_objects(splits[0], names.names) == {"cat": 1, "dog": 1}
     assert len(load_coco_json(str(train), str(voc / "JPEGImages"))) == 2
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["test.json", "train.json"]
 
 
 def test_voc_boxes_of_labelimg_are_edges(voc, tmp_path):
     (voc / "Annotations" / "a.xml").write_text(voc_xml("a", voc_object("dog", 0, 3, 64, 48)))
-    assert "(boxes that count from 0: --zero-based)" in read_voc(voc)[0][0].problems[0]
+    (mended,) = read_voc(voc)[0][0].mended
+    assert "just outside their image, which are clipped (boxes that count from 0: --zero-based)" in mended
     splits, names = read_voc(voc, ["train"], zero_based=True)
     assert boxes(write_coco(splits, names, tmp_path / "out")[0]) == [(1, 1, 0, 3, 64, 45)]
 
@@ -87,10 +96,13 @@ def test_difficult_objects_are_ordinary_or_crowds(voc):
 
 def test_voc_classes_can_be_given_in_their_order(voc):
     splits, names = read_voc(voc, class_names=["dog", "cat"])
-    assert names == ["dog", "cat"]
+    assert names.names == ["dog", "cat"]
     assert [split.problems for split in splits] == [[], []]
-    splits, _ = read_voc(voc, class_names=["dog"])
-    assert "a.xml: object 2 is a 'cat', which is not among the classes given" in splits[0].problems[0]
+    splits, names = read_voc(voc, class_names=["dog"])
+    assert splits[0].unread == {"objects of 'cat', which is not among the classes given": 1}
+    assert [item.class_name for item in splits[0].images[0].objects] == ["dog"]
+    with pytest.raises(InputError, match="train: 1 objects of 'cat', which is not among the classes given"):
+        write_coco(splits, names, voc / "out", strict=True)
 
 
 def test_voc_without_lists_is_one_split(voc):
@@ -107,10 +119,10 @@ def test_voc_without_lists_is_one_split(voc):
     ("text", "message"),
     [
         ("<annotation><object>", r"a.xml: not an XML file, or cut off: .*line 1"),
-        (voc_xml("a", voc_object("dog", 5, 5, 3, 9)), r"a.xml: object 1: its box 5, 5, 3, 9 is empty"),
+        (voc_xml("a", voc_object("dog", 70, 5, 71, 9)), r"a.xml: object 1: its box 70, 5, 71, 9 reaches"),
         (
-            voc_xml("a", voc_object("dog", 5, 5, 65, 9)),
-            r"object 1: its box 5, 5, 65, 9 reaches outside the 64 x 48 pix",
+            voc_xml("a", voc_object("dog", 5, 5, 67, 9)),
+            r"object 1: its box 5, 5, 67, 9 reaches outside the 64 x 48 pix",
         ),
         (voc_xml("a", voc_object("dog", 5, "x", 6, 9)), r"object 1: its bndbox is not four numbers"),
         (voc_xml("a", voc_object("", 5, 5, 6, 9)), r"object 1: it has no name"),
@@ -121,15 +133,15 @@ def test_voc_problems_are_named_and_nothing_is_written(voc, tmp_path, text, mess
     (voc / "Annotations" / "a.xml").write_text(text)
     splits, names = read_voc(voc)
     with pytest.raises(InputError, match=message):
-        write_coco(splits, names, tmp_path / "out")
+        write_coco(splits, names, tmp_path / "out", strict=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_missing_files_of_voc_are_named(voc):
     (voc / "JPEGImages" / "a.png").unlink()
     (voc / "Annotations" / "b.xml").unlink()
-    missing_image, missing_xml = read_voc(voc)[0][0].problems
-    assert "a.xml: neither a.png nor a.jpg is in" in missing_image
+    missing_image, missing_xml = read_voc(voc)[0][0].left_out
+    assert "a.xml: no image a.png or a.jpg in" in missing_image
     assert "b.xml: no such file, but train lists it" in missing_xml
 
 
@@ -150,14 +162,14 @@ def yolo(tmp_path):
 def test_yolo_boxes_and_polygons(yolo, tmp_path):
     splits, names = read_yolo(yolo / "data.yaml")
     train, val = write_coco(splits, names, tmp_path / "out")
-    assert names == ["cat", "dog"]
+    assert names.names == ["cat", "dog"]
     assert boxes(train) == [(1, 2, 24, 0, 16, 24), (1, 1, 0, 0, 32, 24)]
     assert boxes(val) == [(1, 1, 0, 12, 16, 24)], "what reaches outside is clipped"
     polygon = json.loads(train.read_text())["annotations"][1]
     assert polygon["segmentation"] == [[0, 0, 32, 0, 32, 24]]
     assert polygon["area"] == 32 * 24 / 2
     content = read_coco_json(val)
-    assert check_coco(content, splits[1].image_folder) == []
+    assert problems_of(val, splits[1].image_folder) == []
     assert [image["file_name"] for image in content["images"]] == ["b.png", "c.png"]
 
 
@@ -168,7 +180,7 @@ def test_yolo_without_yaml_takes_names_and_the_folders_as_splits(yolo):
     splits, names = read_yolo(yolo, ["x", "y"])
     assert [(split.name, len(split.images)) for split in splits] == [("train", 1), ("val", 2)]
     assert [item.class_name for item in splits[0].images[0].objects] == ["y", "x"]
-    assert names == ["x", "y"]
+    assert names.names == ["x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -189,9 +201,11 @@ def test_yolo_problems_are_named_with_their_line(yolo, tmp_path, line, message):
     path.write_text(f"1 0.5 0.5 0.2 0.2\n{line}\n")
     splits, names = read_yolo(yolo)
     with pytest.raises(InputError) as error:
-        write_coco(splits, names, tmp_path / "out")
+        write_coco(splits, names, tmp_path / "out", strict=True)
     assert f"{path}:2: {message}" in str(error.value)
     assert not (tmp_path / "out").exists()
+    assert len(boxes(write_coco(splits, names, tmp_path / "out")[0])) == 1  # one bad line does not stop a set
+    assert any(message in text for text in describe_losses(splits[0]))
 
 
 def test_many_problems_are_counted_and_the_first_listed(yolo, tmp_path):
@@ -204,12 +218,12 @@ def test_many_problems_are_counted_and_the_first_listed(yolo, tmp_path):
     assert message.count("the class is 7") == 10
 
 
-def test_broken_images_and_lonely_labels_are_problems(yolo):
+def test_broken_images_and_lonely_labels_are_named(yolo):
     (yolo / "images" / "train" / "a.png").write_bytes(b"no image")
     (yolo / "labels" / "val" / "d.txt").write_text("")
     train, val = read_yolo(yolo)[0]
-    assert "a.png: not an image" in train.problems[0]
-    assert "d.txt: there is no image for it" in val.problems[0]
+    assert "a.png: not an image" in train.left_out[0]
+    assert "d.txt: there is no image for it" in val.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -243,13 +257,148 @@ def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path,
     for arguments, line in (
         (
             ["voc", voc],
-            f"{tmp_path}/out/train.json {voc}/JPEGImages: 2 images, 2 objects\n        1 cat\n        1 dog\n",
+            f"{tmp_path}/voc_out/train.json {voc}/JPEGImages: 2 images, 2 objects\n        1 cat\n        1 dog\n",
         ),
         (
             ["yolo", yolo],
-            f"{tmp_path}/out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
+            f"{tmp_path}/yolo_out/val.json {yolo}/images/val: 2 images, 1 objects\n        1 cat\n        0 dog\n",
         ),
     ):
-        run = run_tool_here("prepare_dataset.py", *arguments, "--output", tmp_path / "out")
+        run = run_tool_here("prepare_dataset.py", *arguments, "--output", tmp_path / f"{arguments[0]}_out")
         assert run.returncode == 0, run.stderr
         assert line in run.stdout
+
+
+def test_swapped_corners_and_rounding_are_mended_and_counted(voc, yolo):
+    (voc / "Annotations" / "a.xml").write_text(
+        voc_xml("a", voc_object("dog", 9, 5, 3, 2), voc_object("dog", 5, 5, 65, 9))
+    )
+    (split, _), _ = read_voc(voc)
+    assert [item.box for item in split.images[0].objects] == [(2, 1, 7, 4), (4, 4, 60, 5)]
+    assert sorted(split.mended.values()) == [1, 1]
+    path = yolo / "labels" / "train" / "a.txt"
+    path.write_text("\ufeff1.000000 0.5 0.5 1.0004 0.2\n0 -0.0012 0.5 0.1 0.1\n", encoding="utf-8")
+    (split, _), _ = read_yolo(yolo)
+    assert [item.class_name for item in split.images[0].objects] == ["dog", "cat"]
+    assert split.mended == {
+        "lines whose class has a decimal point": 1,
+        "lines with shares just outside 0 to 1, which are clipped": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("folders", "is_beside"),
+    [
+        (("annotations", "images"), False),
+        (("annots", "images"), False),
+        (("ANNOTATIONS", "jpegimages"), False),
+        ((), True),
+    ],
+)
+def test_voc_in_the_folders_of_labelimg_and_its_friends(voc, folders, is_beside):
+    shutil.rmtree(voc / "ImageSets")
+    if is_beside:
+        for path in [*(voc / "Annotations").iterdir(), *(voc / "JPEGImages").iterdir()]:
+            path.rename(voc / path.name)
+        (voc / "Annotations").rmdir(), (voc / "JPEGImages").rmdir()
+    else:
+        (voc / "Annotations").rename(voc / folders[0])
+        (voc / "JPEGImages").rename(voc / folders[1])
+    (split,), _ = read_voc(voc)
+    assert (len(split.images), split.num_objects, split.problems) == (3, 3, [])
+
+
+def test_voc_of_roboflow_has_a_folder_for_each_split(voc):
+    shutil.rmtree(voc / "ImageSets")
+    for name, number in (("train", "a"), ("valid", "b")):
+        (voc / name).mkdir()
+        (voc / "Annotations" / f"{number}.xml").rename(voc / name / f"{number}.xml")
+        (voc / "JPEGImages" / f"{number}.png").rename(voc / name / f"{number}.png")
+    shutil.rmtree(voc / "Annotations")
+    splits, _ = read_voc(voc)
+    assert [(split.name, len(split.images), split.problems) for split in splits] == [("train", 1, []), ("valid", 1, [])]
+
+
+def test_lists_of_voc_may_name_files(voc):
+    lists = voc / "ImageSets" / "Main"
+    expected = [image.file_name for image in read_voc(voc)[0][0].images]
+    path = lists / "train.txt"
+    path.write_text("".join(f"{line}.png\n" for line in path.read_text().split()))
+    assert [image.file_name for image in read_voc(voc)[0][0].images] == expected
+
+
+@pytest.mark.parametrize(
+    ("extra", "line", "expected"),
+    [
+        ("kpt_shape: [2, 3]", "0.25 0.25 2 0.5 0.5 0", [16, 12, 2, 0, 0, 0]),
+        ("kpt_shape: [2, 2]", "0.25 0.25 0 0", [16, 12, 2, 0, 0, 0]),
+    ],
+)
+def test_yolo_poses_are_boxes_with_keypoints(yolo, tmp_path, extra, line, expected):
+    text = (yolo / "data.yaml").read_text()
+    (yolo / "data.yaml").write_text(f"{text}{extra}\nflip_idx: [1, 0]\n")
+    (yolo / "labels" / "train" / "a.txt").write_text(f"1 0.5 0.5 0.25 0.5 {line}\n")
+    splits, classes = read_yolo(yolo)
+    content = json.loads(write_coco(splits, classes, tmp_path / "out")[0].read_text())
+    (annotation,) = content["annotations"]
+    assert (annotation["bbox"], annotation["keypoints"]) == ([24, 12, 16, 24], expected)
+    assert content["categories"][1]["keypoints"] == ["left_1", "right_1"]
+    assert "segmentation" not in annotation
+    (yolo / "labels" / "train" / "a.txt").write_text("1 0.5 0.5 0.25 0.5 0.1 0.2 0.3\n")
+    with pytest.raises(InputError, match=r"7 numbers after the class; a box and 2 keypoints of . numbers"):
+        write_coco(*read_yolo(yolo), tmp_path / "new")
+
+
+def test_splits_of_yolo_are_folders_lists_or_several_of_them(yolo, monkeypatch, tmp_path):
+    names = "names: [cat, dog]\n"
+    (yolo / "both.txt").write_text("./images/train/a.png\nimages\\val\\b.png\n")
+    (yolo / "data.yaml").write_text(names + "train: both.txt\nval: [images/train, images/val]\n")
+    train, val = read_yolo(yolo)[0]
+    assert [image.file_name for image in train.images] == ["train/a.png", "val/b.png"]
+    assert (len(val.images), val.image_folder) == (3, yolo / "images")
+    (yolo / "data.yaml").write_text(names + "path: C:\\data\\mine\nvalid: images/val\n")
+    (split,), _ = read_yolo(yolo)
+    assert "path: C:/data/mine has no images/val; that below" in split.notes[0]
+    monkeypatch.chdir(yolo)
+    (tmp_path / "elsewhere.yaml").write_text(names + "train: images/train\n")
+    assert len(read_yolo(tmp_path / "elsewhere.yaml")[0][0].images) == 1
+
+
+@pytest.mark.parametrize("name", ["classes.txt", "obj.names", "labels/classes.txt"])
+def test_yolo_takes_the_classes_from_a_file_of_names(yolo, name):
+    (yolo / "data.yaml").unlink()
+    (yolo / name).write_text("cat\ndog\n")
+    splits, classes = read_yolo(yolo)
+    assert classes.names == ["cat", "dog"]
+    assert splits[0].num_objects == 2
+
+
+def test_darknet_and_cvat_have_obj_data(yolo):
+    """CVAT's YOLO 1.1 writes paths below a folder data/ that is not there."""
+    for path in (yolo / "images" / "train" / "a.png", yolo / "labels" / "train" / "a.txt"):
+        (yolo / "obj_train_data").mkdir(exist_ok=True)
+        path.rename(yolo / "obj_train_data" / path.name)
+    (yolo / "data.yaml").unlink()
+    (yolo / "obj.names").write_text("cat\ndog\n")
+    (yolo / "obj.data").write_text("classes = 2\ntrain = data/train.txt\nnames = data/obj.names\nbackup = backup/\n")
+    (yolo / "train.txt").write_text("data/obj_train_data/a.png\n")
+    (split,), classes = read_yolo(yolo)
+    assert (split.name, split.num_objects, split.left_out, classes.names) == ("train", 2, [], ["cat", "dog"])
+
+
+def test_a_split_that_is_not_there_is_left_out(yolo):
+    (yolo / "data.yaml").write_text(
+        "train: ../images/train\nval: images/val\ntest: ../test/images\nnames: [cat, dog]\n"
+    )
+    splits, _ = read_yolo(yolo)
+    assert [split.name for split in splits] == ["train", "val"]
+    assert "test: no folder" in splits[0].left_out[0]
+
+
+def test_labels_of_darknet_are_beside_their_images(yolo):
+    for path in (yolo / "images" / "train" / "a.png", yolo / "labels" / "train" / "a.txt"):
+        (yolo / "obj").mkdir(exist_ok=True)
+        path.rename(yolo / "obj" / path.name)
+    (yolo / "data.yaml").write_text("train: obj\nnames: [cat, dog]\n")
+    (split,), _ = read_yolo(yolo)
+    assert (split.num_objects, split.notes) == (2, [])

@@ -7,7 +7,7 @@ import pycocotools.mask as mask_util
 import pytest
 from scipy.ndimage import binary_fill_holes, label
 
-from resnet_det.data.shapes import SHAPES, coverage, outline_area_px, place, polygon_area, trace
+from resnet_det.data.demo.shapes import SHAPES, coverage, outline_area_px, place, polygon_area, trace
 
 
 def rasterise(polygons, height, width):

@@ -27,7 +27,8 @@ def make_args(small_data, tmp_path, monkeypatch, request):
 @pytest.fixture
 def make_trainer(make_args):
     def make(*opts, out="out"):
-        cfg = setup_cfg(build_train_parser().parse_args(make_args(*opts, out=out)))
+        # --resume: what is in the folder may stay; whether it counts, resume_or_load is told.
+        cfg = setup_cfg(build_train_parser().parse_args(["--resume", *make_args(*opts, out=out)]))
         torch.manual_seed(cfg.SEED)  # as default_setup does
         return Trainer(cfg)
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from resnet_det.engine import build_train_parser, launch, train_or_evaluate
+from resnet_det.engine.launch import TIMEOUT, choose_url, uses_gpu
 from resnet_det.errors import InputError
 
 TWO_PROCESSES = ["--num-gpus", "2", "--dist-url", "auto"]
@@ -30,7 +31,47 @@ def test_a_wrong_input_is_one_message_of_each_process(capfd):
     assert "Traceback" not in printed
 
 
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], "auto"),
+        (["--dist-url", "tcp://127.0.0.1:7777"], "tcp://127.0.0.1:7777"),
+        (["--num-machines", "2"], build_train_parser().get_default("dist_url")),
+    ],
+)
+def test_jobs_of_one_user_do_not_share_a_port(flags, expected):
+    assert choose_url(build_train_parser().parse_args(["--num-gpus", "2", *flags])) == expected
+
+
+@pytest.mark.parametrize(
+    ("cuda", "opts", "expected"),
+    [
+        (True, [], True),
+        (False, [], False),
+        (True, ["MODEL.DEVICE", "cpu"], False),
+        (True, ["MODEL.DEVICE", "cuda"], True),
+        (True, ["train.device=cpu"], False),
+    ],
+)
+def test_a_model_on_the_cpu_does_not_talk_by_nccl(cuda, opts, expected, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    assert uses_gpu(build_train_parser().parse_args(opts)) is expected
+
+
+@pytest.mark.parametrize(("opts", "expected"), [([], False), (["MODEL.DEVICE", "cuda"], True)])
+def test_a_config_file_says_where_the_model_is(opts, expected, monkeypatch, tmp_path):
+    (tmp_path / "on_cpu.yaml").write_text("MODEL:\n  DEVICE: cpu\n")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    args = build_train_parser().parse_args(["--config-file", str(tmp_path / "on_cpu.yaml"), *opts])
+    assert uses_gpu(args) is expected
+
+
+def test_processes_wait_for_one_that_evaluates():
+    assert TIMEOUT.total_seconds() >= 3600
+
+
 def test_more_gpus_than_there_are_is_an_error(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with pytest.raises(InputError, match="--num-gpus 4: this machine has 1"):

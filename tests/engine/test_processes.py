@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from training import EVERYTHING_ON, NO_SAMPLING, assert_same_run, final_state, square_images
 
 
@@ -89,7 +90,7 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, 
     code, output = run_tool(make_args(), tmp_path, request, processes=2, patch=NAN_ON_RANK_1)
     assert code != 0
     assert time.monotonic() - start < 90, "nobody hangs"
-    assert "training stopped at iteration 1 in process 1, on image ids" in output
+    assert "at iteration 1 in process 1, on image ids" in output
     assert (tmp_path / "out" / "failed_batch_rank1_iter1.pth").is_file()
 
 
@@ -169,8 +170,29 @@ step.TrainStep._forward_and_backward = send
 """
     code, output = run_tool(make_args("SOLVER.MAX_ITER", 500), tmp_path, request, patch=patch)
     assert code == 0, output[-3000:]
-    assert "SIGTERM was received; go on with --resume" in output
+    assert "stopped by a signal; continue with --resume" in output
     assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000002.pth"
+
+
+def test_sigterm_to_the_whole_group_saves_too(make_args, tmp_path, request):
+    """As torchrun and SLURM send it: to the loader's workers at the same moment."""
+    patch = """
+import os, signal
+from resnet_det.engine import step
+os.setpgrp()
+forward = step.TrainStep._forward_and_backward
+def send(self, batch, **kwargs):
+    if self.iter == 4:
+        os.killpg(0, signal.SIGTERM)
+        os.killpg(0, signal.SIGUSR1)
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = send
+"""
+    code, output = run_tool(
+        make_args("SOLVER.MAX_ITER", 500, "DATALOADER.NUM_WORKERS", 2), tmp_path, request, patch=patch
+    )
+    assert code == 0, output[-3000:]
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_0000004.pth"
 
 
 DIE_WHILE_SAVING = """
@@ -178,36 +200,108 @@ import os, signal, torch
 save = torch.save
 def die(content, file, *args, **kwargs):
     save(content, file, *args, **kwargs)
-    if content.get("iteration") == 5:
+    if isinstance(content, dict) and "trainer" in content and content["iteration"] == 5:
         file.truncate(1000)
         os.kill(os.getpid(), signal.SIGKILL)
 torch.save = die
 """
 
 
+RETINANET = ["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.BACKBONE.NAME", "build_retinanet_resnet_det_fpn_backbone"]
+RETINANET += ["MODEL.MASK_ON", "False", "MODEL.FPN.IN_FEATURES", "['res3', 'res4', 'res5']"]
+RETINANET += ["MODEL.RESNETS.OUT_FEATURES", "['res3', 'res4', 'res5']", "MODEL.RETINANET.NUM_CONVS", "1"]
+RETINANET += ["MODEL.ANCHOR_GENERATOR.SIZES", "[[32], [64], [128], [256], [512]]"]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_ten_kills_change_nothing(make_args, tmp_path, request, num_workers):
-    opts = [*EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", num_workers, "SOLVER.MAX_ITER", 40]
+@pytest.mark.parametrize("architecture", [[], RETINANET], ids=["Mask R-CNN", "RetinaNet"])
+def test_ten_kills_change_nothing(make_args, tmp_path, request, architecture, num_workers):
+    """SIGKILL while a checkpoint is written, then SIGKILL or SIGTERM at random moments, those of evaluations too."""
+    opts = [*architecture, *EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", num_workers]
+    opts += ["SOLVER.MAX_ITER", 40, "TEST.EVAL_PERIOD", 5, "RESNET_DET.TEST.VAL_LOSS", True, "SEED", 7]
     code, output = run_tool(make_args(*opts, out="whole"), tmp_path, request)
     assert code == 0, output[-3000:]
-    kills = random.Random(num_workers)
+    kills = random.Random(f"{num_workers} {len(architecture)}")
     folder = tmp_path / "parts"
     code, _ = run_tool([*make_args(*opts, out="parts")], tmp_path, request, patch=DIE_WHILE_SAVING)
     assert code == -signal.SIGKILL
     assert (folder / "last_checkpoint").read_text() == "model_0000003.pth"
-    resume = [*make_args(*opts, out="parts")[:2], "--resume", *make_args(*opts, out="parts")[2:]]
+    resume = ["--resume", *make_args(*opts, out="parts")]
     for _ in range(9):
         process = run_tool(resume, tmp_path, request, wait=False)
         before = len(list(folder.glob("model_*.pth")))
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while (
             len(list(folder.glob("model_*.pth"))) == before and process.poll() is None and time.monotonic() < deadline
         ):
             time.sleep(0.05)
-        time.sleep(kills.uniform(0, 1.5))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        time.sleep(kills.uniform(0, 3))
+        process.send_signal(kills.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.wait(timeout=120)
     code, output = run_tool(resume, tmp_path, request)
     assert code == 0, output[-3000:]
     assert_same_run(final_state(tmp_path / "whole"), final_state(folder))
+    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("whole", "parts")]
+    assert results[0] == results[1]
+    best = [torch.load(tmp_path / name / "model_best.pth", weights_only=True) for name in ("whole", "parts")]
+    assert best[0]["iteration"] == best[1]["iteration"]
+
+
+STUCK = """
+import ctypes, os, signal
+from resnet_det.engine import step
+forward = step.TrainStep._forward_and_backward
+def hang(self, batch, **kwargs):
+    if self.iter == 1:
+        os.write(1, b"now in C ")
+        lock = ctypes.PyDLL(None).pthread_mutex_lock  # in C, with the interpreter's lock: no Python runs
+        mutex = ctypes.create_string_buffer(64)
+        lock(mutex), lock(mutex)  # for ever, whatever signal comes
+    return forward(self, batch, **kwargs)
+step.TrainStep._forward_and_backward = hang
+"""
+
+
+def test_a_process_that_is_stuck_outside_python_is_ended(make_args, tmp_path, request):
+    args = make_args("RESNET_DET.TRAIN.GRACE_SECONDS", 2)
+    process = run_tool(args, tmp_path, request, patch=STUCK, wait=False)
+    log, deadline = tmp_path / "printed.txt", time.monotonic() + 120
+    while "now in C" not in log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    start = time.monotonic()
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    assert 1.5 < time.monotonic() - start < 30
+    assert "RESNET_DET.TRAIN.GRACE_SECONDS" in log.read_text()
+
+
+def test_an_evaluation_that_is_interrupted_in_two_processes_ends_both_and_is_made_up_for(make_args, tmp_path, request):
+    patch = f"""
+import os, pathlib, signal, time
+from detectron2.evaluation import DatasetEvaluator
+from resnet_det.engine import Trainer
+test = Trainer.test.__func__
+def wait(cls, *args, **kwargs):
+    if not pathlib.Path({str(tmp_path)!r}, "again").exists():
+        pathlib.Path({str(tmp_path)!r}, f"evaluating{{os.environ['RANK']}}").touch()
+        time.sleep(600)
+    return test(cls, *args, **kwargs)
+Trainer.test = classmethod(wait)
+"""
+    args = make_args("SOLVER.MAX_ITER", 2)
+    process = run_tool(args, tmp_path, request, processes=2, patch=patch, wait=False)
+    deadline = time.monotonic() + 200
+    while len(list(tmp_path.glob("evaluating*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    assert (tmp_path / "out" / "last_checkpoint").read_text() == "model_final.pth"
+    assert not (tmp_path / "out" / "results.json").exists()
+    (tmp_path / "again").touch()
+    code, output = run_tool(["--resume", *args], tmp_path, request, processes=2, patch=patch)
+    assert code == 0, output[-3000:]
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox", "segm"}

@@ -12,8 +12,8 @@ from detectron2.modeling import build_model
 from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import register_coco
 from resnet_det.engine import build_train_parser, train_or_evaluate
-from resnet_det.engine import report as engine_report
-from resnet_det.engine.report import write_run_reports
+from resnet_det.engine import run_report as engine_report
+from resnet_det.engine.run_report import write_run_reports
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 

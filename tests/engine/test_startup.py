@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 
 import pytest
 import yaml
 
 from resnet_det.engine import build_train_parser, setup_cfg
+from resnet_det.engine.startup import fall_back_to_cpu
 from resnet_det.errors import InputError
 
 FASTER = "configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
@@ -53,6 +55,31 @@ def test_the_dumped_config_gives_the_same_config(own_data, tmp_path):
     dumped.write_text(cfg.dump())
     again = setup_cfg(parse("--config-file", dumped, out=tmp_path))
     assert yaml.safe_load(again.dump()) == yaml.safe_load(cfg.dump())
+
+
+def test_names_of_the_data_are_kept_in_the_config(own_data, tmp_path, small_data):
+    cfg = setup_cfg(parse("--config-file", FASTER, *own_data, out=tmp_path))
+    with open(small_data["train"][0]) as file:
+        categories = sorted(json.load(file)["categories"], key=lambda category: category["id"])
+    assert [category["name"] for category in categories] == cfg.RESNET_DET.CLASSES.NAMES
+    assert [category["id"] for category in categories] == cfg.RESNET_DET.CLASSES.IDS
+    assert cfg.RESNET_DET.CLASSES.KEYPOINTS == []
+    stale = ["RESNET_DET.CLASSES.NAMES", "['of', 'other', 'data']"]
+    again = setup_cfg(parse("--config-file", FASTER, *own_data, *stale, out=tmp_path))
+    assert again.RESNET_DET.CLASSES == cfg.RESNET_DET.CLASSES
+
+
+def test_keypoints_and_limbs_are_kept_in_the_config(coco_files, tmp_path):
+    path, images = coco_files
+    content = json.loads(path.read_text())
+    content["categories"][1] |= {"keypoints": ["nose", "left_ear", "right_ear"], "skeleton": [[1, 2], [1, 3]]}
+    content["annotations"][1] |= {"keypoints": [10, 10, 2, 12, 12, 2, 20, 20, 1], "num_keypoints": 3}
+    path.write_text(json.dumps(content))
+    keypoint_config = "configs/COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml"
+    data = ["--train-data", path, images, "--test-data", path, images]
+    kept = setup_cfg(parse("--config-file", keypoint_config, *data, out=tmp_path)).RESNET_DET.CLASSES
+    assert (kept.NAMES, kept.KEYPOINTS) == (["cat", "dog"], ["nose", "left_ear", "right_ear"])
+    assert [limb[:2] for limb in kept.LIMBS] == [["nose", "left_ear"], ["nose", "right_ear"]]
 
 
 def test_retinanet_counts_classes_in_its_own_key(own_data, tmp_path):
@@ -129,3 +156,39 @@ def test_a_fast_dev_run_is_short_and_stays_away_from_the_real_one(own_data, tmp_
     assert str(tmp_path / "fast_dev_run") == cfg.OUTPUT_DIR
     assert (cfg.SOLVER.MAX_ITER, cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (2, 1, 1)
     assert cfg.RESNET_DET.TEST.VAL_LOSS
+
+
+def test_own_data_alone_are_trained_on_without_the_configs_test_set(small_data, tmp_path, caplog):
+    alone = ["--train-data", *small_data["train"]]
+    cfg = setup_cfg(parse("--config-file", FASTER, *alone, out=tmp_path / "a"))
+    assert cfg.DATASETS.TEST == ()
+    assert "Nothing is evaluated on coco_2017_val, which is not of your data: --test-data" in caplog.text
+    own = ["RESNET_DET.DATA.COCO", [["mine_val", *small_data["val"]]], "DATASETS.TEST", "('mine_val',)"]
+    assert setup_cfg(parse("--config-file", FASTER, *alone, *own, out=tmp_path / "b")).DATASETS.TEST == ("mine_val",)
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(
+        yaml.safe_dump(
+            {"RESNET_DET": {"DATA": {"COCO": [["kept_val", *small_data["val"]]]}}, "DATASETS": {"TEST": ["kept_val"]}}
+        )
+    )
+    assert setup_cfg(parse("--config-file", dumped, *alone, out=tmp_path / "c")).DATASETS.TEST == ("kept_val",)
+
+
+@pytest.mark.parametrize(("visible", "refused"), [(None, True), ("0", True), ("", False), ("-1", False)])
+def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu_for_days(
+    visible, refused, default_cfg, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr("resnet_det.engine.startup.Path.glob", lambda *_: ["/dev/nvidia0"])
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    default_cfg.MODEL.DEVICE = "cuda"
+    if refused:
+        with pytest.raises(
+            InputError, match=r"has 1 NVIDIA GPUs, but torch .* cannot use them: .* Set MODEL.DEVICE to cpu"
+        ):
+            fall_back_to_cpu(default_cfg)
+        return
+    fall_back_to_cpu(default_cfg)
+    assert default_cfg.MODEL.DEVICE == "cpu"

@@ -18,7 +18,7 @@ from resnet_det.engine.step import TrainStep
 def make_cfg(make_args):
     def make(*opts):
         small = ["SOLVER.MAX_ITER", 2, "INPUT.MIN_SIZE_TRAIN", "(128,)", "INPUT.MIN_SIZE_TEST", 128]
-        return setup_cfg(build_train_parser().parse_args(make_args(*small, *opts)))
+        return setup_cfg(build_train_parser().parse_args(["--resume", *make_args(*small, *opts)]))
 
     return make
 

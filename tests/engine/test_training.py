@@ -13,7 +13,7 @@ from training import EVERYTHING_ON, NO_SAMPLING, assert_same_run, final_state, s
 
 from resnet_det.engine import Trainer, build_train_parser, train_or_evaluate
 from resnet_det.engine.checkpoint import Checkpointer
-from resnet_det.engine.hooks import EvaluationHook, mean_losses
+from resnet_det.engine.hooks import BestWeights, mean_losses
 from resnet_det.engine.loaders import build_validation_loss_loader
 from resnet_det.engine.solver import backbone_lr_factor
 from resnet_det.engine.step import TrainingFailedError
@@ -38,6 +38,13 @@ def test_a_resumed_run_is_the_run_that_was_interrupted(make_trainer, tmp_path, n
     assert resumed.start_iter == 2
     resumed.train()
     assert_same_run(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
+
+
+@pytest.mark.parametrize(("seed", "is_kept"), [(0, True), (7, True), (-1, False)])
+def test_a_seed_is_taken_as_it_is_and_none_is_random(make_trainer, seed, is_kept):
+    seeds = [make_trainer("SEED", seed).seed for _ in range(2)]
+    assert (seeds == [seed, seed]) is is_kept
+    assert is_kept or seeds[0] != seeds[1]
 
 
 def test_workers_do_not_change_the_batches(make_trainer):
@@ -77,7 +84,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(make_trainer, tmp_pat
     second = make_trainer("SOLVER.CHECKPOINT_PERIOD", 1)
     second.resume_or_load(resume=True)
     assert second.start_iter == 2
-    assert caplog.text.count("cannot be read") == 2
+    assert all(f"{name} cannot be read" in caplog.text for name in ("model_final.pth", "model_0000002.pth"))
     for path in (tmp_path / "out").glob("model_*.pth"):
         path.write_bytes(b"")
     with pytest.raises(InputError, match="none of 4 checkpoints can be read"):
@@ -116,28 +123,42 @@ class FakeTrainer:
     def __init__(self, tmp_path):
         self.checkpointer = Checkpointer(torch.nn.Linear(1, 1), str(tmp_path))
         self.evaluated_model = self.checkpointer.model
-        self.storage = EventStorage()
-        self.max_iter, self.iter, self.stopped = 100, -1, ""
+        self.iter, self.stopped = -1, ""
 
     def stop(self, reason):
         self.stopped = reason
 
 
-def test_the_best_weights_are_kept_and_training_stops_when_nothing_gets_better(tmp_path):
+@pytest.mark.parametrize(
+    ("metric", "direction", "values"),
+    [
+        ("bbox/AP", "", [10.0, 30.0, math.nan, 20.0]),
+        ("validation_total_loss", "", [3.0, 1.0, math.nan, 1.0]),
+        ("bbox/error", "min", [3.0, 1.0, math.inf, 2.0]),
+        ("gained_loss", "max", [1.0, 3.0, 3.0, 2.0]),
+    ],
+)
+def test_the_best_weights_are_kept_and_training_stops_when_nothing_gets_better(tmp_path, metric, direction, values):
     trainer = FakeTrainer(tmp_path)
-    values = [10.0, 30.0, math.nan, 20.0]
-    hook = EvaluationHook(1, lambda: {"bbox": {"AP": values[trainer.iter]}}, best_metric="bbox/AP", patience=2)
-    hook.trainer = trainer
+    best = BestWeights(metric, patience=2, direction=direction)
     for trainer.iter in range(4):
         assert not trainer.stopped
         torch.nn.init.constant_(trainer.evaluated_model.weight, trainer.iter)
-        hook.after_step()
-    assert "bbox/AP has not got better in 2 evaluations; the best is 30.000 at iteration 1" in trainer.stopped
-    best = torch.load(tmp_path / "model_best.pth", weights_only=True)
-    assert best["model"]["weight"].item() == 1.0
-    again = EvaluationHook(1, dict, best_metric="bbox/AP")
-    again.load_state_dict(hook.state_dict())
-    assert (again.best_value, again.best_iter, again.num_worse) == (30.0, 1, 2)
+        best.judge({metric: values[trainer.iter], "other": 0.0}, trainer)
+    assert f"{metric} has not improved for 2 evaluations; the best is {values[1]:.3f} at iteration 1" in trainer.stopped
+    weights = torch.load(tmp_path / "model_best.pth", weights_only=True)
+    assert weights["model"]["weight"].item() == 1.0
+    again = BestWeights(metric, patience=2)
+    again.load_state_dict(best.state_dict())
+    assert (again.value, again.iteration, again.num_worse) == (values[1], 1, 2)
+    another = BestWeights("segm/AP")
+    another.load_state_dict(best.state_dict())
+    assert (another.iteration, another.num_worse) == (-1, 0)
+
+
+def test_a_mistyped_metric_is_an_error_and_not_the_worst(tmp_path):
+    with pytest.raises(InputError, match=r"BEST_METRIC bbox/ap is not among the results; did you mean bbox/AP\?"):
+        BestWeights("bbox/ap").judge({"bbox/AP": 1.0, "segm/AP": 2.0}, FakeTrainer(tmp_path))
 
 
 def test_the_average_of_weights_is_evaluated_and_saved(make_trainer, tmp_path):
@@ -149,7 +170,7 @@ def test_the_average_of_weights_is_evaluated_and_saved(make_trainer, tmp_path):
     )
     trainer.resume_or_load(resume=False)
     trainer.train()
-    expected = weights[1] * 0.5 + weights[2] * 0.5  # the first update copies
+    expected = weights[1] * 0.1 + weights[2] * 0.9  # the first update copies, the second takes at most a tenth
     saved = torch.load(tmp_path / "out" / "model_final_ema.pth", weights_only=True)["model"]
     torch.testing.assert_close(saved["backbone.bottom_up.res5.0.conv1.weight"], expected)
     assert trainer.evaluated_model is trainer.ema.module
@@ -226,7 +247,7 @@ def test_a_failed_step_says_where_and_keeps_the_batch(make_trainer, tmp_path):
     trainer = make_trainer()
     trainer.model.backbone.bottom_up.stem.conv1.weight.data.fill_(math.nan)
     with pytest.raises(
-        TrainingFailedError, match=r"at iteration 0 in process 0, on image ids .*learning rate"
+        TrainingFailedError, match=r"at iteration 0 in process 0, on image ids .* No step was made before"
     ) as caught:
         trainer.train()
     path = tmp_path / "out" / "failed_batch_rank0_iter0.pth"

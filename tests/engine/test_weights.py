@@ -9,6 +9,7 @@ import yaml
 
 from resnet_det import make_resnet
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
+from resnet_det.engine.resuming import read_fixed_settings
 from resnet_det.errors import InputError
 from resnet_det.weights import write_tensors
 
@@ -90,11 +91,34 @@ def test_those_lines_can_be_set_by_themselves_and_are_recorded(parse, torchvisio
         assert again.MODEL[node] == cfg.MODEL[node]
 
 
+def test_a_resumed_run_has_them_though_the_weights_are_gone(parse, tmp_path):
+    torch.save(torchvision.models.resnet50().state_dict(), tmp_path / "resnet50.pth")
+    opts = ["MODEL.WEIGHTS", tmp_path / "resnet50.pth", "MODEL.RESNET_DET.MATCH_WEIGHTS", True]
+    cfg = setup_cfg(parse(FASTER.format(50), *opts))
+    state = {"iteration": 0, "model": {}, "trainer": {"fixed": read_fixed_settings(cfg)}}
+    torch.save(state, tmp_path / "out" / "model_0000000.pth")
+    (tmp_path / "resnet50.pth").unlink()
+    args = parse(FASTER.format(50), *opts)
+    args.resume = True
+    resumed = setup_cfg(args)
+    assert read_fixed_settings(resumed) == read_fixed_settings(cfg)
+    assert (resumed.INPUT.FORMAT, resumed.MODEL.PIXEL_STD) == ("RGB", [58.395, 57.12, 57.375])
+
+
 def test_the_check_can_be_left_out_and_knows_other_channel_counts(parse, torchvision_file):
     weights = ["MODEL.WEIGHTS", torchvision_file(50)]
     cfg = setup_cfg(parse(FASTER.format(50), *weights, "MODEL.RESNET_DET.CHECK_WEIGHTS", False))
     assert cfg.INPUT.FORMAT == "BGR"
-    grey = ["MODEL.PIXEL_MEAN", "[100.0]", "MODEL.PIXEL_STD", "[50.0]", "MODEL.RESNETS.STRIDE_IN_1X1", False]
+    grey = [
+        "INPUT.FORMAT",
+        "L",
+        "MODEL.PIXEL_MEAN",
+        "[100.0]",
+        "MODEL.PIXEL_STD",
+        "[50.0]",
+        "MODEL.RESNETS.STRIDE_IN_1X1",
+        False,
+    ]
     assert setup_cfg(parse(FASTER.format(50), *weights, *grey)).MODEL.PIXEL_MEAN == [100.0]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import types
 
 import pytest
+import torch
 from detectron2.utils.events import EventStorage
 
 from resnet_det.engine.hooks import ProgressHook
+from resnet_det.engine.run_folder import start_run
 from resnet_det.engine.writers import build_writers
 from resnet_det.errors import InputError
 
@@ -17,9 +19,10 @@ class FakeWandb(types.ModuleType):
         super().__init__("wandb")
         self.logged, self.finished = [], False
 
-    def init(self, config, dir, resume):  # noqa: A002
+    def init(self, id, config, dir, resume):  # noqa: A002
         assert "SOLVER" in config["cfg"]
         assert resume == "allow"
+        self.id = id
         self.dir = dir
         return self
 
@@ -35,8 +38,9 @@ class FakeMlflow(types.ModuleType):
         super().__init__("mlflow")
         self.logged, self.texts, self.running = [], {}, False
 
-    def start_run(self):
-        self.running = True
+    def start_run(self, run_id=None):
+        self.running, self.asked = True, run_id
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=run_id or "given by the server"))
 
     def end_run(self):
         self.running = False
@@ -79,20 +83,27 @@ def make_writer(default_cfg, tmp_path, monkeypatch):
 
 def test_weights_and_biases_gets_each_number_once(make_writer, tmp_path):
     wandb = FakeWandb()
+    run_id = start_run(tmp_path)
     write_two_iterations(make_writer("wandb", wandb))
     assert wandb.logged == [(0, {"total_loss": 2.0}), (1, {"total_loss": 1.5})]
     assert wandb.dir == str(tmp_path)
     assert wandb.finished
+    assert wandb.id == run_id
 
 
-def test_mlflow_gets_each_number_once_and_the_config(make_writer):
+def test_mlflow_gets_each_number_once_and_the_config(make_writer, tmp_path):
     mlflow = FakeMlflow()
     writer = make_writer("mlflow", mlflow)
-    assert mlflow.running
     write_two_iterations(writer)
-    assert mlflow.logged == [(0, "total_loss", 2.0), (1, "total_loss", 1.5)]
+    assert mlflow.logged[:2] == [(0, "total_loss", 2.0), (1, "total_loss", 1.5)]
     assert "SOLVER" in mlflow.texts["config.yaml"]
     assert not mlflow.running
+    assert mlflow.asked is None
+    write_two_iterations(make_writer("mlflow", mlflow))  # a run that is resumed
+    assert mlflow.asked == "given by the server"
+    start_run(tmp_path)
+    write_two_iterations(make_writer("mlflow", mlflow))
+    assert mlflow.asked is None, "another run"
 
 
 @pytest.mark.parametrize("name", ["wandb", "mlflow"])
@@ -103,7 +114,7 @@ def test_a_logger_that_is_not_installed_is_an_error(make_writer, name):
 
 def test_the_progress_line_says_what_a_person_wants_to_know(capfd):
     hook = ProgressHook(images_per_step=8)
-    hook.trainer = types.SimpleNamespace(max_iter=100, start_iter=10, iter=10)
+    hook.trainer = types.SimpleNamespace(max_iter=100, start_iter=10, iter=10, device=torch.device("cpu"))
     with EventStorage(10) as hook.trainer.storage:
         hook.before_train()
         hook.trainer.storage.put_scalars(total_loss=1.25, data_time=0.004)

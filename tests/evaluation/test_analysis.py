@@ -9,6 +9,7 @@ import pytest
 from evaluation_data import random_keypoints
 
 from resnet_det.benchmark.random_results import random_results
+from resnet_det.data import judge_content
 from resnet_det.evaluation.analysis import analyze
 from resnet_det.evaluation.bootstrap import WeightedAP, draw_weights, mean_over, summarize_draws
 from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation
@@ -21,7 +22,7 @@ from resnet_det.evaluation.overlaps import compute_overlaps
 
 
 def match(content, results, iou_type):
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     detections = make_detections(results, truth)
     overlaps = compute_overlaps(truth, detections, iou_type)
     return truth, detections, match_detections(truth, detections, overlaps, iou_type)
@@ -44,6 +45,19 @@ def test_our_matches_give_the_ap_of_each_class_and_threshold(iou_type, seed):
     assert ap[0].min() > 2
     assert ap[0].max() < 98
     np.testing.assert_allclose(ap / 100, precision.mean(axis=1), rtol=0, atol=1e-9)
+
+
+def test_an_overlap_of_exactly_a_half_is_a_match():
+    content = {
+        "images": [{"id": 1, "file_name": "a", "height": 40, "width": 40}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 16], "area": 128, "iscrowd": 0}],
+    }
+    results = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 8], "score": 0.9}]
+    truth, detections, matches = match(content, results, "bbox")
+    assert matches.annotation[:, 0].tolist() == [0] + [-1] * 9
+    assert read_metrics(run_coco_evaluation(truth, detections, "bbox"))["AP50"] == pytest.approx(100)
+    assert WeightedAP(truth, detections, matches).compute()[:2, 0].tolist() == [100, 0]
 
 
 def test_more_than_100_detections_of_an_image_and_class_are_not_counted():
@@ -73,7 +87,7 @@ def test_a_draw_is_the_ap_of_the_resampled_data_set(iou_type):
                     a | {"image_id": image_id} for a in content["annotations"] if a["image_id"] == image["id"]
                 ]
                 found += [r | {"image_id": image_id} for r in results if r["image_id"] == image["id"]]
-        other_truth = make_ground_truth(drawn)
+        other_truth = make_ground_truth(judge_content(drawn))
         evaluation = run_coco_evaluation(other_truth, make_detections(found, other_truth), iou_type)
         expected = read_metrics(evaluation)["AP"]
         assert mean_over(weighted.compute(weight), (0, 1)) == pytest.approx(expected, abs=0.05)
@@ -81,7 +95,7 @@ def test_a_draw_is_the_ap_of_the_resampled_data_set(iou_type):
 
 def test_intervals_hold_the_value_and_are_the_same_for_the_same_seed():
     content, results = make(6, "bbox")
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     run = make_detections(results, truth)
     first, again = (analyze(truth, [run], "bbox", num_draws=60, seed=7)[0] for _ in range(2))
     other = analyze(truth, [run], "bbox", num_draws=60, seed=8)[0]
@@ -115,7 +129,7 @@ def test_best_thresholds_are_those_of_all_cuts():
 
 def test_the_confusion_matrix_counts_every_object_and_detection_once():
     content, results = make(8, "bbox")
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     analysis = analyze(truth, [make_detections(results, truth)], "bbox", num_draws=2)[0]
     assert 0.1 < analysis.threshold < 0.9
     shown = [row for row in results if row["score"] >= analysis.threshold]
@@ -130,7 +144,7 @@ def test_the_confusion_matrix_counts_every_object_and_detection_once():
 def test_two_runs_are_compared_on_the_same_draws():
     content, results = make(9, "bbox")
     worse = [row for number, row in enumerate(results) if number % 3 == 0]
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     runs = (make_detections(results, truth), make_detections(worse, truth))
     analyses = analyze(truth, runs, "bbox", num_draws=80)
     comparison = compare(truth, runs, tuple(analyses))

@@ -10,7 +10,7 @@ import pycocotools.mask as mask_util
 import pytest
 
 from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
-from resnet_det.data import read_coco_json
+from resnet_det.data import judge_content, read_coco_json
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.errors import ERROR_TYPES, find_errors
 from resnet_det.evaluation.ground_truth import make_ground_truth
@@ -30,7 +30,7 @@ TIDECV_OTHERS = {"bbox": (64.205, 6.822, 17.685), "segm": (51.801, 8.660, 23.746
 
 
 def errors_of(content, results, iou_type):
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     detections = make_detections(results, truth)
     overlaps = compute_overlaps(truth, detections, iou_type)
     return find_errors(truth, detections, overlaps, match_detections(truth, detections, overlaps, iou_type))

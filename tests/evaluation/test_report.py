@@ -51,6 +51,34 @@ def open_page(browse, report):
     return lambda *size, **options: browse(report, *size, **options)
 
 
+def test_scores_that_are_no_probabilities_are_reported_without_calibration(tmp_path):
+    content, results = random_results(4, num_images=12)
+    annotations, as_shares = write(tmp_path, content, results, "shares")
+    percent = [{**row, "score": 1 + 99 * row["score"]} for row in results]
+    _, as_percent = write(tmp_path, content, percent, "percent")
+    (expected, *_), _ = evaluate_files(annotations, as_shares, num_draws=20)
+    (found, *_), _ = evaluate_files(annotations, as_percent, output=tmp_path / "out", num_draws=20)
+    assert found.metrics == expected.metrics
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r"Calibration of scores</h3>\s*<p>scores reach from [\d.]+ to [\d.]+: not calibrated", page)
+    assert "Expected calibration error" not in page
+    numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert numbers["bbox"]["calibration"]["bins"] == []
+
+
+def test_skeletons_are_in_the_gallery(tmp_path):
+    content, results = random_keypoints(3, num_keypoints=4, num_images=8)
+    content["categories"][0] |= {"keypoints": ["nose", "left_eye", "right_eye", "tail"], "skeleton": [[1, 2], [1, 3]]}
+    for image in content["images"]:
+        image["file_name"] = f"{image['id']}.png"
+        cv2.imwrite(str(tmp_path / image["file_name"]), np.zeros((image["height"], image["width"], 3), np.uint8))
+    annotations, path = write(tmp_path, content, results)
+    evaluate_files(annotations, path, images=tmp_path, output=tmp_path / "out", iou_types=["keypoints"], num_draws=20)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert re.search(r'<path class="shape (tp|fp|miss|other)" d="M[\d.-]+ [\d.-]+L', page)
+    assert '<circle class="point"' in page
+
+
 def test_a_page_needs_nothing_from_anywhere(report):
     text = report.read_text()
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", text)
@@ -200,15 +228,14 @@ def test_an_image_that_is_not_there_is_left_out_of_the_gallery(tmp_path, caplog)
     ("change", "options", "message"),
     [
         (lambda content, _: content.pop("categories"), {}, r"annotations.json: not in COCO format: no list under cat"),
-        (lambda _, results: results.clear(), {}, r"results.json: it has no detections"),
         (lambda content, _: content["annotations"].clear(), {}, r"annotations.json: it has no annotations"),
         (lambda *_: None, {"images": "no"}, r"annotations.json: no image folder no"),
         (
-            lambda content, _: content["annotations"][2].pop("segmentation"),
+            lambda content, _: [annotation.pop("segmentation") for annotation in content["annotations"]],
             {"iou_types": ["segm"]},
-            r"1 of \d+ annotations have no segmentation, which --iou-type segm asks for",
+            r"no annotation has segmentation, which --iou-type segm asks for",
         ),
-        (lambda content, _: content["annotations"][0].update(image_id=1), {}, r"1 annotations of unknown image_id"),
+        (lambda content, _: content["annotations"][0].update(image_id=1), {}, r"no image has the id 1"),
     ],
 )
 def test_wrong_inputs_are_named(tmp_path, monkeypatch, change, options, message):

@@ -10,7 +10,7 @@ import pytest
 from evaluation_data import random_keypoints
 
 from resnet_det.benchmark.random_results import random_results
-from resnet_det.data import read_coco_json
+from resnet_det.data import judge_content, read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.ground_truth import make_ground_truth
 from resnet_det.evaluation.results_check import check_results, read_results
@@ -42,18 +42,21 @@ WRONG = {
         lambda rows: change(rows, image_id=lambda row: row["image_id"] + 100_000),
         r"of another data set: 600 of 600 results are for images that are not among the 30 of the annotations",
     ),
-    "ids as text": (
-        lambda rows: change(rows, image_id=lambda row: str(row["image_id"])),
-        r"image_id is a str, such as '\d+', where the annotations have a int, such as \d+",
+    "a list as category": (
+        lambda rows: change(rows, category_id=lambda row: [row["category_id"]]),
+        r"600 of 600 results have a category_id that is no id \(the first: number 0, counted from 0, category_id \[",
     ),
+    "box of three numbers": (
+        lambda rows: [rows[0] | {"bbox": [1, 2, 3]}, *rows[1:]],
+        r"1 of 600 results has a bbox that is not \[x, y, width, height\] \(the first: number 0, .*bbox \[1, 2, 3\]",
+    ),
+    "box of null": (lambda rows: [rows[0] | {"bbox": None}, *rows[1:]], r"1 of 600 .* bbox None\)"),
+    "box as text": (lambda rows: [*rows[:3], rows[3] | {"bbox": "1 2 3 4"}], r"1 of 4 .*number 3, .* bbox 1 2 3 4\)"),
     "NaN": (
         lambda rows: [*rows[:4], rows[4] | {"score": float("nan")}, *rows[5:]],
         r"1 of 600 results has a score that is no finite number \(the first: number 4, counted from 0, score nan\)",
     ),
-    "score as text": (
-        lambda rows: change(rows, score=lambda row: str(row["score"])),
-        r"600 of 600 results have a score",
-    ),
+    "score as words": (lambda rows: change(rows, score=lambda _: "high"), r"600 of 600 results have a score"),
     "corners": (lambda rows: change(rows, bbox=corners), r"bbox as corners \[x1, y1, x2, y2\]: read as \[x, y, width"),
     "fractions": (
         lambda rows: change(rows, bbox=lambda row: (np.array(row["bbox"]) / [640, 480, 640, 480]).tolist()),
@@ -104,8 +107,46 @@ def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(make(results)))
     with pytest.raises(InputError, match=message) as error:
-        read_results(path, make_ground_truth(content), ["bbox"])
+        read_results(path, make_ground_truth(judge_content(content)), ["bbox"])
     assert str(error.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"image_id": lambda row: str(row["image_id"])}, "in 600 of 600, image_id is a str"),
+        ({"image_id": lambda row: f"{row['image_id']:012d}"}, "image_id is the name of an image file"),
+        ({"image_id": lambda row: f"{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
+        ({"category_id": lambda row: str(row["category_id"])}, "category_id is a str"),
+        ({"category_id": lambda row: float(row["category_id"])}, None),
+        ({"score": lambda row: str(row["score"])}, "score is not made of numbers"),
+        ({"bbox": lambda row: list(map(str, row["bbox"]))}, "bbox is not made of numbers"),
+    ],
+)
+def test_results_in_another_form_are_read_all_the_same(sound, changes, text, tmp_path, caplog):
+    content, results = copy.deepcopy(sound)
+    for image in content["images"]:
+        image["file_name"] = f"{image['id']:012d}.jpg"
+    truth = make_ground_truth(judge_content(content))
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(results, **changes)))
+    rows = read_results(path, truth, ["bbox"])
+    assert [(row["image_id"], row["category_id"]) for row in rows] == [
+        (row["image_id"], row["category_id"]) for row in results
+    ]
+    np.testing.assert_allclose([row["score"] for row in rows], [row["score"] for row in results])
+    assert text is None or text in caplog.text
+
+
+def test_categories_whose_ids_are_texts_are_known_by_them(sound, tmp_path):
+    content, results = copy.deepcopy(sound)
+    for entry in (*content["annotations"], *results):
+        entry["category_id"] = f"class {entry['category_id']}"
+    for category in content["categories"]:
+        category["id"] = f"class {category['id']}"
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results))
+    assert read_results(path, make_ground_truth(judge_content(content)), ["bbox"]) == results
 
 
 def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_they_lie_on(sound):
@@ -114,7 +155,7 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
         entry["category_id"] = IDS.index(entry["category_id"]) + 1
     for category in content["categories"]:
         category["id"] = IDS.index(category["id"]) + 1
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     check_results(results, truth, ["bbox"])
     without_first = [row | {"category_id": row["category_id"] - 1} for row in results if row["category_id"] > 1]
     with pytest.raises(InputError, match=r"indices, counted from 0, instead of ids.*nearly all classes would agree"):
@@ -134,39 +175,39 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
 def test_wrong_masks_are_named(sound, mask, message):
     content, results = sound
     with pytest.raises(InputError, match=message):
-        check_results(change(results, segmentation=lambda _: mask), make_ground_truth(content), ["segm"])
+        check_results(change(results, segmentation=lambda _: mask), make_ground_truth(judge_content(content)), ["segm"])
     boxes = [{key: value for key, value in row.items() if key != "segmentation"} for row in results]
     with pytest.raises(InputError, match="600 of 600 results have no segmentation"):
-        check_results(boxes, make_ground_truth(content), ["segm"])
+        check_results(boxes, make_ground_truth(judge_content(content)), ["segm"])
 
 
 def test_wrong_keypoints_are_named():
     content, results = random_keypoints(1, num_keypoints=5)
     results[3]["keypoints"].pop()
     with pytest.raises(InputError, match=r"1 of \d+ results has keypoints that are not \[x, y, score, ...\].*number 3"):
-        check_results(results, make_ground_truth(content), ["keypoints"])
+        check_results(results, make_ground_truth(judge_content(content)), ["keypoints"])
 
 
 @pytest.mark.parametrize("text", ["[{", "", "\x00"])
 def test_files_that_are_no_json_are_named(sound, text, tmp_path):
     path = tmp_path / "r.json"
     with pytest.raises(InputError, match=r"r.json: no such file"):
-        read_results(path, make_ground_truth(sound[0]))
+        read_results(path, make_ground_truth(judge_content(sound[0])))
     path.write_text(text)
     with pytest.raises(InputError, match=r"r.json: not a JSON file, or cut off"):
-        read_results(path, make_ground_truth(sound[0]))
+        read_results(path, make_ground_truth(judge_content(sound[0])))
 
 
 def test_scores_outside_0_to_1_are_worth_a_warning(sound, caplog):
     content, results = sound
-    check_results(change(results, score=lambda row: 100 * row["score"]), make_ground_truth(content))
+    check_results(change(results, score=lambda row: 100 * row["score"]), make_ground_truth(judge_content(content)))
     assert "Scores reach from" in caplog.text
 
 
 @pytest.mark.parametrize("iou_type", ["bbox", "segm"])
 def test_the_published_results_are_sound(shared_data, iou_type, caplog):
     folder = shared_data("coco_eval_fixture")
-    truth = make_ground_truth(read_coco_json(folder / "instances_val2014_100.json"))
+    truth = make_ground_truth(read_coco(folder / "instances_val2014_100.json"))
     assert read_results(folder / f"instances_val2014_fake{iou_type}100_results.json", truth, [iou_type])
     assert not caplog.text
 
@@ -175,7 +216,7 @@ def test_the_published_results_are_sound(shared_data, iou_type, caplog):
 @pytest.mark.parametrize("number", [1, 3, 600])
 def test_random_results_are_sound(seed, number, caplog):
     content, results = random_results(seed, num_images=30)
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     check_results(results[:number], truth, ["bbox", "segm"])
     rng = np.random.default_rng(seed)
     guessed = change(results[:number], category_id=lambda _: int(rng.choice(IDS)))  # of a model that has learnt nothing

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from resnet_det.data import judge_content
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.errors import find_errors
 from resnet_det.evaluation.ground_truth import make_ground_truth
@@ -12,7 +13,7 @@ from resnet_det.evaluation.overlaps import compute_overlaps
 from resnet_det.evaluation.verdicts import judge
 
 CONTENT = {
-    "images": [{"id": 1, "width": 200, "height": 100}],
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 200, "height": 100}],
     "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}],
     "annotations": [
         {"image_id": 1, "category_id": 1, "bbox": [0, 0, 20, 20], "iscrowd": 0},
@@ -31,7 +32,7 @@ def test_each_kind_of_detection_has_its_name(min_score, objects):
         {"category_id": 1, "bbox": [110, 10, 20, 20], "score": 0.6},
         {"category_id": 2, "bbox": [0, 70, 20, 20], "score": 0.5},
     ]
-    truth = make_ground_truth(CONTENT)
+    truth = make_ground_truth(judge_content(CONTENT))
     found = make_detections([{**row, "image_id": 1} for row in rows], truth)
     overlaps = compute_overlaps(truth, found, "bbox")
     matches = match_detections(truth, found, overlaps, "bbox")

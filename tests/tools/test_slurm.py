@@ -44,7 +44,7 @@ def test_a_run_that_ends_is_not_queued_again(start, tmp_path, gpus, processes):
     assert start(0, **gpus).wait(timeout=30) == 0
     command = (tmp_path / "started").read_text()
     assert f"--nnodes 2 --nproc-per-node {processes} " in command
-    assert "--rdzv-id 41 --rdzv-endpoint node7:20041 tools/train_net.py --resume --config-file c.yaml" in command
+    assert "--rdzv-id 41 --rdzv-endpoint node7:20041 tools/train_net.py --config-file c.yaml OUTPUT_DIR a b" in command
     assert not (tmp_path / "queued").exists()
 
 

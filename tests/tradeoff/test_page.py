@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_det.benchmark.random_results import random_results
+from resnet_det.data import judge_content
 from resnet_det.evaluation.analysis import analyze
 from resnet_det.evaluation.comparison import compare
 from resnet_det.evaluation.detections import make_detections
@@ -29,7 +30,7 @@ SHARES = (0.4, 0.7, 0.95, 1.0)
 def truth_and_runs():
     """Ground truth of 40 images, and four runs: each finds a larger share of the same detections."""
     content, results = random_results(51, num_images=40, per_image=10)
-    truth = make_ground_truth(content)
+    truth = make_ground_truth(judge_content(content))
     kept = np.random.default_rng(3).random(len(results))
     runs = [[row for row, at in zip(results, kept, strict=True) if at < share] for share in SHARES]
     return truth, [make_detections(rows, truth) for rows in runs]
@@ -74,6 +75,37 @@ def test_ap_and_intervals_are_those_of_the_report(truth_and_runs):
     expected = compare(truth, (runs[0], runs[1]), (first, second)).difference
     assert accuracy.difference(0, 1) == expected
     assert accuracy.difference(1, 0).value == -expected.value
+
+
+def test_limits_are_those_that_were_asked_for(truth_and_runs):
+    truth, runs = truth_and_runs
+    for limit in (3, 300):
+        accuracy = measure_accuracy(truth, runs[:1], "bbox", num_draws=20, max_detections=limit)
+        (analysis,) = analyze(truth, runs[:1], "bbox", num_draws=20, max_detections=limit)
+        assert accuracy.metrics[0] == pytest.approx(analysis.metrics)
+        assert accuracy.interval(0) == analysis.intervals["AP"]
+        assert f"AR{limit}" in accuracy.metrics[0]
+
+
+def test_without_intervals_there_is_no_verdict_and_a_reason(tmp_path):
+    content, results = random_results(51, num_images=6, per_image=10)
+    truth = make_ground_truth(judge_content(content))
+    runs = [make_detections(rows, truth) for rows in (results[::2], results)]
+    accuracy = measure_accuracy(truth, runs, "bbox", num_draws=20)
+    assert np.isnan(accuracy.interval(0).low)
+    tradeoff = Tradeoff(["a", "b"], ["a", "b"], make_costs((10.0, 20.0)), accuracies=[accuracy])
+    verdict = find_verdict(tradeoff)
+    assert verdict.answer.startswith("No verdict, no confidence interval: class ")
+    assert verdict.answer.endswith("of other images. Compared with a, it takes 2.0 times as long.")
+    said = " ".join(verdict.sentences) + format_tradeoff(tradeoff, verdict)
+    assert "chance" not in said
+    assert "clear" not in said
+    assert "nan" not in said
+    assert [step.judgement for step in tradeoff.steps(accuracy)] == ["unknown"]
+    write_tradeoff(tradeoff, tmp_path)
+    page = (tmp_path / "tradeoff.html").read_text()
+    assert "No verdict" in page
+    assert ">nan<" not in page.lower()
 
 
 def make_accuracy(values, half_width, task="bbox"):

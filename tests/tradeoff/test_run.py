@@ -15,10 +15,12 @@ from detectron2.modeling import build_model
 from models import QUICK
 
 from resnet_det import add_resnet_det_config
-from resnet_det.engine.candidates import find_differences, load_candidate, load_test_inputs, read_configs, read_runs
 from resnet_det.errors import InputError
 from resnet_det.tradeoff import Measuring, compare_configs, compare_runs
 from resnet_det.tradeoff import cost as cost_module
+from resnet_det.tradeoff import run as run_module
+from resnet_det.tradeoff.accuracy import measure_accuracy
+from resnet_det.tradeoff.candidates import find_differences, load_candidate, load_test_inputs, read_configs, read_runs
 from resnet_det.tradeoff.learning import MAX_POINTS, read_curves
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -192,16 +194,36 @@ def break_both(runs):
         (lambda runs: shutil.rmtree(runs[1]), r"deep: no such folder; the OUTPUT_DIR of a run would be right"),
         (lambda runs: runs.pop(), r"1 run given; two or more folders of runs would make a comparison"),
         (break_both, r"2 of 2 cannot be compared:\n  - \S+shallow: no config.yaml.*\n  - \S+deep: no config.yaml"),
-        (
-            lambda runs: (runs[1] / "inference" / "coco_instances_results.json").write_text("[]"),
-            r"coco_instances_results.json: it has no detections",
-        ),
+        (edit(1, "CROWD_AS_OBJECTS: false", "CROWD_AS_OBJECTS: true"), r"CROWD_AS_OBJECTS is not the same in all runs"),
     ],
 )
 def test_what_is_wrong_with_runs_is_said(runs, tmp_path, damage, message):
     damage(runs)
     with pytest.raises(InputError, match=message):
         compare_runs(runs, tmp_path / "out", MEASURING, num_draws=5)
+
+
+def test_the_settings_of_the_runs_are_used(runs, tmp_path, monkeypatch):
+    seen = {}
+
+    def measure(truth, found, iou_type, **options):
+        seen.update(options, crowds=int(truth.crowd.sum()))
+        return measure_accuracy(truth, found, iou_type, **options)
+
+    monkeypatch.setattr(run_module, "measure_accuracy", measure)
+    for place in (0, 1):
+        edit(place, "CROWD_AS_OBJECTS: false", "CROWD_AS_OBJECTS: true")(runs)
+    config = runs[1] / "config.yaml"
+    config.write_text(re.sub(r"DETECTIONS_PER_IMAGE: \d+", "DETECTIONS_PER_IMAGE: 300", config.read_text()))
+    measuring = Measuring(pairs=0)
+    tradeoff, _ = compare_runs(runs, tmp_path / "out", measuring, num_images=1, num_draws=5)
+    assert (seen["max_detections"], seen["crowds"]) == (300, 0)
+    assert "AR300" in tradeoff.accuracies[0].metrics[0]
+    assert tradeoff.facts["limit, bbox"].startswith("300 detections of an image and class")
+    assert "AR300" in (tmp_path / "out" / "tradeoff.html").read_text()
+    (runs[1] / "inference" / "coco_instances_results.json").write_text("[]")
+    tradeoff, _ = compare_runs(runs, tmp_path / "empty", measuring, num_images=1, num_draws=5)
+    assert tradeoff.accuracies[0].ap[1] == 0
 
 
 def test_numbers_that_cannot_be_are_one_error(finished, tmp_path):

@@ -146,6 +146,17 @@ def test_a_classifier_goes_into_every_kind_of_detector(tmp_path, config):
     assert {name.split(".")[0] for name in report.missing} <= {"backbone", "proposal_generator", "roi_heads"}
 
 
+def test_res5_of_a_c4_detector_must_be_there(tmp_path):
+    path = tmp_path / "r50.pth"
+    state = torchvision.models.resnet50().state_dict()
+    torch.save({name: tensor for name, tensor in state.items() if not name.startswith("layer4.2.")}, path)
+    model = build_model(with_our_backbone(zoo_cfg("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml")))
+    before = model.roi_heads.res5[0].conv1.weight.clone()
+    with pytest.raises(InputError, match=r"ResNet of bottleneck blocks 3, 4, 6, 2.*\n.*roi_heads.res5.2.conv1"):
+        load_weights(model, path)
+    assert torch.equal(model.roi_heads.res5[0].conv1.weight, before)
+
+
 def test_a_detector_goes_into_one_with_other_classes_and_its_backbone_into_a_resnet(tmp_path):
     name = "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"
     source = build_model(with_our_backbone(zoo_cfg(name)))

@@ -104,9 +104,6 @@ def test_damaged_files(tensors, tmp_path):
 def test_wrong_paths(tensors, tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_tensors(tmp_path / "no.pth")
-    (tmp_path / "a.txt").touch()
-    with pytest.raises(InputError, match=r"read from \.pth"):
-        read_tensors(tmp_path / "a.txt")
     with pytest.raises(InputError, match=r"written to \.pth"):
         write_tensors(tensors, tmp_path / "a.onnx")
     with pytest.raises(InputError, match="strip the optimizer"):

@@ -2,16 +2,16 @@
 
 import detectron2.data.transforms as T
 from detectron2.config import LazyCall as L
-from detectron2.data import DatasetMapper, build_detection_test_loader
+from detectron2.data import build_detection_test_loader
 from omegaconf import OmegaConf
 
-from resnet_det.data import load_dataset_dicts, make_train_loader
+from resnet_det.data import PlainDatasetMapper, load_dataset_dicts, make_train_loader
 from resnet_det.evaluation import FastCOCOEvaluator
 
 dataloader = OmegaConf.create()
 dataloader.train = L(make_train_loader)(
     dataset=L(load_dataset_dicts)(names="coco_2017_train"),
-    mapper=L(DatasetMapper)(
+    mapper=L(PlainDatasetMapper)(
         is_train=True,
         augmentations=[
             L(T.ResizeShortestEdge)(
@@ -27,7 +27,7 @@ dataloader.train = L(make_train_loader)(
 )
 dataloader.test = L(build_detection_test_loader)(
     dataset=L(load_dataset_dicts)(names="coco_2017_val", filter_empty=False),
-    mapper=L(DatasetMapper)(
+    mapper=L(PlainDatasetMapper)(
         is_train=False,
         augmentations=[L(T.ResizeShortestEdge)(short_edge_length=800, max_size=1333)],
         image_format="${...train.mapper.image_format}",

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from resnet_det.data.labels import IMAGE_SUFFIXES
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES
+from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features
@@ -38,6 +39,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
     Raises:
         InputError: what they name is missing, or cannot be used.
     """
+    set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     output = Path(args.output) if args.output else None
     num_images = args.num_images or DEFAULT_NUM_IMAGES
     if args.results:

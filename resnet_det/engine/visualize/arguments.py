@@ -7,10 +7,10 @@ import argparse
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 
-from resnet_det.config import check_cfg
-from resnet_det.data import prepare_dataset, register_cfg_datasets
-from resnet_det.data.labels import IMAGE_SUFFIXES
-from resnet_det.engine.startup import fall_back_to_cpu, merge_cfg, set_num_classes, use_own_data
+from resnet_det.config import check_cfg, merge_cfg
+from resnet_det.data import prepare_dataset, register_cfg_datasets, set_num_classes
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES
+from resnet_det.engine.startup import fall_back_to_cpu, use_own_data
 from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES
 from resnet_det.engine.visualize.results import ERROR_CHOICES
 from resnet_det.errors import InputError
@@ -166,7 +166,7 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     problems = check_cfg(cfg)
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
-    register_cfg_datasets(cfg)
+    register_cfg_datasets(cfg, [args.dataset] if args.dataset else [])
     if args.input or args.video_input or args.webcam is not None:
         name = find_known_dataset(cfg)
         if name is not None:

@@ -11,6 +11,8 @@ from typing import Any
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
+from resnet_det.outputs import OutputFolder
+
 RESULTS_NAME = "coco_instances_results.json"  # as training calls it
 IMAGES_NAME = "images.json"
 
@@ -50,12 +52,12 @@ class CocoOutput:
         for result in instances_to_coco_json(instances, image_id):
             self._results.append({**result, "category_id": self.category_ids[result["category_id"]]})
 
-    def write(self, folder: Path) -> None:
-        """Write both files to ``folder``."""
+    def write(self, files: OutputFolder) -> None:
+        """Write both files."""
         categories = [
             {"id": category_id, "name": name}
             for category_id, name in zip(self.category_ids, self.class_names, strict=True)
         ]
         images = {"images": self._images, "annotations": [], "categories": categories}
-        (folder / RESULTS_NAME).write_text(json.dumps(self._results), encoding="utf-8")
-        (folder / IMAGES_NAME).write_text(json.dumps(images), encoding="utf-8")
+        files.claim(RESULTS_NAME).write_text(json.dumps(self._results), encoding="utf-8")
+        files.claim(IMAGES_NAME).write_text(json.dumps(images), encoding="utf-8")

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from resnet_det.data.labels import IMAGE_SUFFIXES
+from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.errors import InputError
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")

@@ -14,6 +14,7 @@ from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES, Frames
 from resnet_det.engine.visualize.predictions import Summary, pass_over, predict_and_draw, read_images, with_progress
 from resnet_det.engine.visualize.window import Window, why_no_window
 from resnet_det.errors import InputError
+from resnet_det.outputs import check_new_file
 from resnet_det.visualization.album import write_image
 from resnet_det.visualization.video import VideoWriter
 
@@ -24,6 +25,7 @@ def draw_to_file(
     predictor: Predictor, source: Path | int, target: Path, *, shown: Filter, max_frames: int | None = None
 ) -> Summary:
     """Write a picture or video of a single image, video or camera to the file ``target``; see :func:`draw_live`."""
+    check_new_file(target)
     if target.suffix.lower() in VIDEO_SUFFIXES:
         return draw_live(predictor, source, target, shown=shown, max_frames=max_frames)
     summary = Summary()
@@ -45,6 +47,8 @@ def draw_live(
     Raises:
         InputError: it cannot be opened; or there is neither a screen nor a file.
     """
+    if target is not None:
+        check_new_file(target)
     summary = Summary()
     frames = Frames(source)
     window = Window(f"resnet_det {source}") if target is None or not why_no_window() else None

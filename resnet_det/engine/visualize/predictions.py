@@ -15,12 +15,13 @@ import numpy as np
 import tqdm
 from detectron2.structures import Instances
 
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.predictor import Predictor
-from resnet_det.engine.visualize.coco_output import CocoOutput
+from resnet_det.engine.visualize.coco_output import IMAGES_NAME, RESULTS_NAME, CocoOutput
 from resnet_det.engine.visualize.filters import Filter
 from resnet_det.engine.visualize.inputs import Frames
 from resnet_det.errors import InputError
+from resnet_det.outputs import OutputFolder
 from resnet_det.visualization import detections_from_instances, draw_detections, draw_panoptic
 from resnet_det.visualization.album import Album
 from resnet_det.visualization.video import VideoWriter
@@ -73,7 +74,9 @@ def predict_and_draw(predictor: Predictor, images: Sequence[np.ndarray], shown: 
             picture = draw_panoptic(image, segments.numpy(), described, *names)
             counts = Counter(names[not s["isthing"]][s["category_id"]] for s in described)
         else:
-            picture = draw_detections(image, detections_from_instances(instances), predictor.class_names)
+            picture = draw_detections(
+                image, detections_from_instances(instances), predictor.class_names, predictor.skeleton
+            )
         drawn.append(Drawn(picture, instances, counts))
     return drawn
 
@@ -94,6 +97,7 @@ def draw_inputs(
     Raises:
         InputError: ``output`` cannot be written to.
     """
+    OutputFolder(output, [RESULTS_NAME, IMAGES_NAME])  # before time is spent
     album, summary = Album(output), Summary()
     coco = CocoOutput([*images, *videos], predictor.class_names, predictor.category_ids)
     start = time.perf_counter()
@@ -111,7 +115,7 @@ def draw_inputs(
     for path in videos:
         _draw_video(predictor, path, album, coco, summary, shown, batch_size, max_frames)
     summary.seconds = time.perf_counter() - start
-    coco.write(output)
+    coco.write(album.files)
     summary.written = album.paths
     subtitle = f"{len(coco)} detections with a score of at least {shown.min_score:g} on {summary.num_images} images"
     summary.page = album.write_page("What the detector found", subtitle)

@@ -15,8 +15,9 @@ import tqdm
 from detectron2.data import MetadataCatalog
 from detectron2.structures import BoxMode
 
-from resnet_det.data import prepare_dataset, read_coco_json
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data import prepare_dataset, read_coco
+from resnet_det.data.loading.coco_json import reading_rules
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
 from resnet_det.errors import InputError
@@ -27,7 +28,13 @@ from resnet_det.evaluation.matching import match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 from resnet_det.evaluation.results_check import read_results
 from resnet_det.evaluation.verdicts import Verdicts, judge
-from resnet_det.visualization import detections_from_annotations, draw_detections, side_by_side
+from resnet_det.visualization import (
+    Skeleton,
+    detections_from_annotations,
+    draw_detections,
+    make_skeleton,
+    side_by_side,
+)
 from resnet_det.visualization.album import Album
 from resnet_det.visualization.drawing import draw_labelled
 from resnet_det.visualization.gallery import KINDS
@@ -46,6 +53,7 @@ class Comparison:
     verdicts: Verdicts | None  # None if nothing is annotated
     truth_rows: np.ndarray
     found_rows: np.ndarray
+    skeleton: Skeleton
     found_types: list[str]  # the only ones of ERROR_CHOICES that are drawn of the detections; empty: all
 
 
@@ -77,10 +85,12 @@ def draw_results(
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("json_file") is None or metadata.get("evaluator_type") != "coco":
         raise InputError(f"--dataset {dataset_name}: not a data set in COCO format")
-    truth = make_ground_truth(read_coco_json(metadata.json_file))
+    data = read_coco(metadata.json_file, metadata.image_root, **reading_rules(dataset_name))
+    truth = make_ground_truth(data)
     rows = [row for row in read_results(results_file, truth) if row["score"] >= min_score]
     chosen_classes = find_classes(classes, truth.class_names)
-    comparison, places = _compare(truth, make_detections(rows, truth), chosen_classes, list(error_types))
+    skeleton = make_skeleton(metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules"))
+    comparison, places = _compare(truth, make_detections(rows, truth), skeleton, chosen_classes, list(error_types))
     album, summary = Album(output), Summary()
     start = time.perf_counter()
     for place in tqdm.tqdm(places[:num_images], unit="image", desc="draw", leave=False):
@@ -99,7 +109,11 @@ def draw_results(
 
 
 def _compare(
-    truth: GroundTruth, found: Detections, classes: Collection[int] | None, types: Collection[str]
+    truth: GroundTruth,
+    found: Detections,
+    skeleton: Skeleton,
+    classes: Collection[int] | None,
+    types: Collection[str],
 ) -> tuple[Comparison, list[int]]:
     """What is drawn, and on which images. All classes count in telling right from wrong, whatever is drawn."""
     draws_truth = np.ones(len(truth.annotations), dtype=bool)
@@ -127,7 +141,7 @@ def _compare(
     if MISSED in types:
         chosen[truth.image[missed]] = True
     rows = np.flatnonzero(draws_truth), np.flatnonzero(draws_found)
-    return Comparison(truth, found, verdicts, *rows, found_types), np.flatnonzero(chosen).tolist()
+    return Comparison(truth, found, verdicts, *rows, skeleton, found_types), np.flatnonzero(chosen).tolist()
 
 
 def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, min_score: float) -> None:
@@ -138,7 +152,7 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
     predictions = detections_from_annotations(results, *image.shape[:2])
     title, note = f"predictions, score >= {min_score:g}", ""
     if verdicts is None:
-        panels = {title: draw_detections(image, predictions, truth.class_names)}
+        panels = {title: draw_detections(image, predictions, truth.class_names, comparison.skeleton)}
     else:
         objects = comparison.truth_rows[truth.image[comparison.truth_rows] == place]
         annotations = [as_object(truth.annotations[i], truth.box[i], truth.category[i]) for i in objects]
@@ -150,9 +164,15 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
         missed = int((object_kinds == "miss").sum())
         panels = {
             f"ground truth: {len(objects)} objects, {missed} missed": _draw_judged(
-                image, expected, object_kinds, [verdicts.object_labels[i] for i in objects]
+                image,
+                expected,
+                object_kinds,
+                [verdicts.object_labels[i] for i in objects],
+                comparison.skeleton,
             ),
-            f"{title}: {told}": _draw_judged(image, predictions, kinds, [verdicts.detection_labels[i] for i in rows]),
+            f"{title}: {told}": _draw_judged(
+                image, predictions, kinds, [verdicts.detection_labels[i] for i in rows], comparison.skeleton
+            ),
         }
         note = f"{told}, {missed} missed"
     album.add_picture(
@@ -165,10 +185,12 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
     )
 
 
-def _draw_judged(image: np.ndarray, detections: sv.Detections, kinds: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+def _draw_judged(
+    image: np.ndarray, detections: sv.Detections, kinds: np.ndarray, labels: Sequence[str], skeleton: Skeleton
+) -> np.ndarray:
     """In the colours of the ``kinds`` in place of those of the classes."""
     detections.class_id = np.array([list(KINDS).index(kind) for kind in kinds], dtype=int)
-    return draw_labelled(image, detections, labels, _PALETTE)
+    return draw_labelled(image, detections, labels, _PALETTE, skeleton=skeleton)
 
 
 def as_object(row: Mapping[str, Any], box: np.ndarray, category: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data import build_mapper, prepare_dataset
-from resnet_det.data.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import Filter, find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
 from resnet_det.errors import InputError
@@ -24,6 +24,7 @@ from resnet_det.visualization import (
     detections_from_annotations,
     detections_from_targets,
     draw_detections,
+    make_skeleton,
     side_by_side,
 )
 from resnet_det.visualization.album import Album
@@ -54,6 +55,8 @@ def draw_training_data(
     class_names = MetadataCatalog.get(dataset_name).get("thing_classes")
     if class_names is None or not any("annotations" in entry for entry in dicts):
         raise InputError(f"--dataset {dataset_name}: no annotated objects in it")
+    metadata = MetadataCatalog.get(dataset_name)
+    skeleton = make_skeleton(metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules"))
     shown = Filter(classes=find_classes(classes, class_names))
     mapper = build_mapper(cfg, True, dicts)
     album, summary = Album(output), Summary()
@@ -71,7 +74,7 @@ def draw_training_data(
         except InputError as error:
             pass_over(path, error, summary)
             continue
-        annotated = draw_detections(image, detections_from_annotations(truth, *image.shape[:2]), class_names)
+        annotated = draw_detections(image, detections_from_annotations(truth, *image.shape[:2]), class_names, skeleton)
         panels = {f"as annotated, {image.shape[1]} x {image.shape[0]}": annotated}
         with _seeded(max(cfg.SEED, 0), place):
             for number in range(1, num_augmented + 1):
@@ -79,7 +82,7 @@ def draw_training_data(
                 augmented = to_bgr(mapped["image"].numpy(), cfg.INPUT.FORMAT)
                 targets = mapped["instances"]
                 targets = targets[torch.tensor([shown.has(i) for i in targets.gt_classes], dtype=torch.bool)]
-                drawn = draw_detections(augmented, detections_from_targets(targets), class_names)
+                drawn = draw_detections(augmented, detections_from_targets(targets), class_names, skeleton)
                 title = f"augmented {number}, {augmented.shape[1]} x {augmented.shape[0]}"
                 panels[title] = _to_height(drawn, annotated.shape[0])
         counts = Counter(class_names[annotation["category_id"]] for annotation in truth)

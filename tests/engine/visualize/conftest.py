@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -19,10 +21,16 @@ DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 
 @pytest.fixture
 def run(small_data, tmp_path, monkeypatch, request):
-    """Call it with the demo's config at 96 pixels and the data set "vis_val" of four images."""
+    """Call it with the demo's config at 96 pixels and the data set "vis_val" of four images.
+
+    The pictures go to "drawn", and those of a second call to "drawn-2".
+    """
     monkeypatch.chdir(request.config.rootpath)
 
-    def call(*args, opts=(), output="drawn"):
+    folders = itertools.chain(["drawn"], (f"drawn-{number}" for number in itertools.count(2)))
+
+    def call(*args, opts=(), output="new"):
+        output = next(folders) if output == "new" else output
         fixed = ["--config-file", DEMO, *args, *(["--output", tmp_path / output] if output else [])]
         fixed += ["--opts", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", tmp_path, "INPUT.MIN_SIZE_TEST", "96"]
         fixed += ["TEST.DETECTIONS_PER_IMAGE", "10"]

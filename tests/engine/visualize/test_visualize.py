@@ -11,9 +11,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
+from resnet_det import add_resnet_det_config
 from resnet_det.engine import Predictor
 from resnet_det.engine.visualize import draw_inputs, inputs, live, window
 from resnet_det.engine.visualize.filters import Filter, find_classes
@@ -116,7 +118,7 @@ def test_predictions_are_written_as_coco_results_that_can_be_drawn_again(run, fo
     assert len(summary.written) == 3
     shown = run("--input", folder, "--confidence-threshold", "0.99", opts=weights)
     assert shown.num_images == 3
-    assert len(json.loads((out / "coco_instances_results.json").read_text())) < len(results)
+    assert len(json.loads((shown.page.parent / "coco_instances_results.json").read_text())) < len(results)
 
 
 def make_instances():
@@ -254,6 +256,38 @@ def test_no_camera_is_an_error(run, weights):
 def test_flags_that_make_no_sense(run, args, message):
     with pytest.raises(InputError, match=message):
         run(*args)
+
+
+@pytest.fixture
+def far_from_the_data(weights, request):
+    """The config of a run whose data are not here, without and with the names that training keeps in it."""
+
+    def make(**classes):
+        cfg = get_cfg()
+        add_resnet_det_config(cfg)
+        cfg.merge_from_file(str(request.config.rootpath / "configs/demo/mask_rcnn_R_18_FPN.yaml"))
+        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("gone_train",), ("gone_val",)
+        cfg.RESNET_DET.DATA.COCO = [["gone_train", "/gone/a.json", "/gone"], ["gone_val", "/gone/b.json", "/gone"]]
+        cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", str(weights[1])
+        for key, value in classes.items():
+            cfg.RESNET_DET.CLASSES[key] = value
+        return cfg
+
+    return make
+
+
+def test_names_are_kept_where_the_data_are_not(far_from_the_data, caplog):
+    count = far_from_the_data().MODEL.ROI_HEADS.NUM_CLASSES
+    names = [f"kind {number}" for number in range(count)]
+    limbs = [["nose", "tail", [255, 0, 0]]]
+    cfg = far_from_the_data(NAMES=names, IDS=list(range(10, 10 + count)), KEYPOINTS=["nose", "tail"], LIMBS=limbs)
+    predictor = Predictor(cfg)
+    assert (predictor.class_names, predictor.category_ids[:2]) == (names, [10, 11])
+    assert (predictor.skeleton.limbs, predictor.skeleton.colours) == (((0, 1),), ((0, 0, 255),))
+    assert not caplog.records
+    with caplog.at_level("WARNING", logger="resnet_det"):
+        assert Predictor(far_from_the_data()).class_names[0] == "class 0"
+    assert "The classes have no names: none of the data sets gone_val, gone_train is here" in caplog.text
 
 
 def test_panoptic_segments_are_drawn_and_named(default_cfg, folder, tmp_path, request, monkeypatch):

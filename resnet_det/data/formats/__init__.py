@@ -1,0 +1,1 @@
+"""Other layouts on their way to COCO annotation files."""

@@ -1,0 +1,1 @@
+"""What is wrong with whole data sets, and cleaned copies of them."""

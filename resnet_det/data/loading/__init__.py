@@ -1,0 +1,1 @@
+"""From annotation files to batches: data sets by name, their dicts, and loaders."""

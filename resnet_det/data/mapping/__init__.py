@@ -1,0 +1,1 @@
+"""From a data set dict to what the model gets: images, augmentation, targets."""

@@ -1,0 +1,92 @@
+"""What may change when a run is resumed, and what may not."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.solver.lr_scheduler import LRMultiplier
+from torch.optim.lr_scheduler import OneCycleLR
+
+from resnet_det.errors import InputError
+
+# What MATCH_WEIGHTS may have set, which no tensor of a checkpoint shows.
+_MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
+# With another value of these the batches would differ, or what the model and the optimizer know would mean nothing.
+_FIXED = (
+    *_MATCHED,
+    "DATASETS.TRAIN",
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
+    "DATALOADER.REPEAT_THRESHOLD",
+    "SOLVER.IMS_PER_BATCH",
+    "RESNET_DET.TRAIN.ACCUMULATE",
+    "RESNET_DET.TRAIN.OPTIMIZER",
+    "DATALOADER.SAMPLER_TRAIN",
+    "DATALOADER.ASPECT_RATIO_GROUPING",
+    "MODEL.META_ARCHITECTURE",
+)
+
+
+def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
+    """What stays as it is for the whole of a run: values of keys, and the classes that are trained on."""
+    values = {}
+    for key in _FIXED:
+        value: Any = cfg
+        for part in key.split("."):
+            value = value[part]
+        values[key] = list(value) if isinstance(value, list | tuple) else value
+    classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
+    return {**values, "the classes": next(iter(classes), None)}
+
+
+def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None:
+    """Set what MODEL.RESNET_DET.MATCH_WEIGHTS set when the run began; the weights that it looked at may be gone."""
+    saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["trainer"].get("fixed", {})
+    for key in _MATCHED:
+        if key in saved:
+            cfg.merge_from_list([key, saved[key]])
+
+
+def check_fixed_settings(now: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
+    """
+    Args:
+        now, saved: values by key; a key that was not saved does not count.
+
+    Raises:
+        InputError: one has changed since the checkpoint was written.
+    """
+    changed = {key: value for key, value in now.items() if saved.get(key, value) != value}
+    if changed:
+        told = ", ".join(f"{key} was {saved[key]} and is {value}" for key, value in changed.items())
+        raise InputError(
+            f"--resume: {told}. A run cannot go on with that: leave it as it was, or start anew from its weights "
+            "(MODEL.WEIGHTS, another OUTPUT_DIR, without --resume)"
+        )
+
+
+def set_schedule_to(scheduler: torch.optim.lr_scheduler.LRScheduler, iteration: int, saved: dict[str, Any]) -> None:
+    """Let a schedule, as the config has it now, be where it is before ``iteration``.
+
+    What a checkpoint knows of Detectron2's schedules and of OneCycleLR besides (base rates, the length of a cycle) is
+    of the config that the run had: a longer schedule or another learning rate counts from here on.
+
+    Args:
+        saved: the state of any other scheduler, which is taken as it is.
+    """
+    if not isinstance(scheduler, LRMultiplier | OneCycleLR):
+        scheduler.load_state_dict(saved)
+        return
+    last = scheduler.total_steps - 1 if isinstance(scheduler, OneCycleLR) else scheduler._max_iter
+    iteration = min(iteration, last)  # MAX_ITER may have been made shorter: then nothing is left to train
+    scheduler.last_epoch, scheduler._step_count = iteration, iteration + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch expects get_lr to be called by step alone
+        rates = scheduler.get_lr()
+    for group, rate in zip(scheduler.optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+    scheduler._last_lr = rates

@@ -1,0 +1,73 @@
+"""Loaders of test images."""
+
+from __future__ import annotations
+
+import gc
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from resnet_det.data import register_cfg_datasets
+from resnet_det.engine import loaders
+from resnet_det.engine.loaders import build_test_loader, build_validation_loss_loader
+
+
+@pytest.fixture
+def cfg(default_cfg, small_data, tmp_path):
+    name = f"loaders_{tmp_path.name}"
+    default_cfg.RESNET_DET.DATA.COCO = [[name, *small_data["val"]]]
+    default_cfg.DATASETS.TEST = (name,)
+    default_cfg.DATALOADER.NUM_WORKERS = 0
+    register_cfg_datasets(default_cfg)
+    return default_cfg
+
+
+def test_losses_of_a_model_with_precomputed_proposals_get_them(cfg, small_data, tmp_path):
+    with open(small_data["val"][0]) as file:
+        ids = [image["id"] for image in json.load(file)["images"]]
+    boxes = [np.array([[4, 4, 30, 30], [8, 8, 40, 44]], dtype="float32") for _ in ids]
+    proposals = {"ids": ids, "boxes": boxes, "objectness_logits": [np.array([0.1, 0.9], dtype="float32") for _ in ids]}
+    (tmp_path / "proposals.pkl").write_bytes(pickle.dumps(proposals))
+    cfg.MODEL.LOAD_PROPOSALS, cfg.DATASETS.PROPOSAL_FILES_TEST = True, (str(tmp_path / "proposals.pkl"),)
+    batch = next(iter(build_validation_loss_loader(cfg, cfg.DATASETS.TEST[0])))
+    assert batch[0]["proposals"].objectness_logits.tolist() == pytest.approx([0.9, 0.1])
+    assert len(batch[0]["instances"]) > 0
+
+
+@pytest.mark.parametrize(("most", "shares"), [(0, (2, 2)), (3, (2, 1)), (1, (1, 0)), (100, (2, 2))])
+def test_max_images_is_a_number_of_all_processes(cfg, monkeypatch, most, shares):
+    cfg.RESNET_DET.TEST.MAX_IMAGES = most
+    monkeypatch.setattr("detectron2.utils.comm.get_world_size", lambda: 2)
+    for rank, count in enumerate(shares):
+        monkeypatch.setattr("detectron2.utils.comm.get_rank", lambda rank=rank: rank)
+        assert len(build_test_loader(cfg, cfg.DATASETS.TEST[0]).dataset) == count
+
+
+def test_loaders_that_stay_go_with_their_config(cfg):
+    cfg.RESNET_DET.DATA.PERSISTENT_WORKERS, cfg.DATALOADER.NUM_WORKERS = True, 1
+    name = cfg.DATASETS.TEST[0]
+    mine = cfg.clone()
+    assert build_test_loader(mine, name) is build_test_loader(mine, name)
+    assert id(mine) in loaders._kept_loaders
+    key = id(mine)
+    del mine
+    gc.collect()
+    assert key not in loaders._kept_loaders
+
+
+@pytest.mark.parametrize(
+    ("device", "cuda", "wanted", "pins"),
+    [
+        ("cuda", True, True, True),
+        ("cuda:1", True, True, True),
+        ("cuda", True, False, False),
+        ("cuda", False, True, False),
+        ("cpu", True, True, False),
+    ],
+)
+def test_memory_is_pinned_for_a_gpu_alone(cfg, monkeypatch, device, cuda, wanted, pins):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    cfg.MODEL.DEVICE, cfg.RESNET_DET.DATA.PIN_MEMORY = device, wanted
+    assert loaders.pins_memory(cfg) is pins

@@ -1,0 +1,31 @@
+"""What a model gets of an image is what it was trained on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from detectron2.data.detection_utils import read_image
+from detectron2.modeling import build_model
+from PIL import Image
+
+from resnet_det.engine import Predictor
+
+
+@pytest.mark.parametrize(("image_format", "channels"), [("BGR", 3), ("RGB", 3), ("L", 1)])
+def test_images_are_converted_as_in_training(image_format, channels, default_cfg, tmp_path, request):
+    default_cfg.merge_from_file(str(request.config.rootpath / "configs/demo/mask_rcnn_R_18_FPN.yaml"))
+    default_cfg.MODEL.DEVICE, default_cfg.MODEL.ROI_BOX_HEAD.FC_DIM = "cpu", 32
+    default_cfg.DATASETS.TRAIN = default_cfg.DATASETS.TEST = ()
+    default_cfg.INPUT.FORMAT, default_cfg.INPUT.MIN_SIZE_TEST = image_format, 64
+    default_cfg.MODEL.PIXEL_MEAN, default_cfg.MODEL.PIXEL_STD = [100.0] * channels, [50.0] * channels
+    path = tmp_path / "weights.pth"
+    torch.save({"model": build_model(default_cfg).state_dict()}, path)
+    default_cfg.MODEL.WEIGHTS = str(path)
+    rgb = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "image.png")
+    predictor = Predictor(default_cfg)
+    got = predictor.prepare(rgb[:, :, ::-1])["image"]
+    expected = read_image(str(tmp_path / "image.png"), image_format)
+    assert np.array_equal(got.permute(1, 2, 0).numpy(), expected.reshape(64, 80, channels))
+    assert len(predictor.predict([rgb[:, :, ::-1]])) == 1
