@@ -57,6 +57,11 @@ def test_loaders_that_stay_go_with_their_config(cfg):
     assert key not in loaders._kept_loaders
 
 
+def test_workers_that_stay_need_not_be_there(cfg):
+    cfg.RESNET_DET.DATA.PERSISTENT_WORKERS = True
+    assert len(next(iter(build_test_loader(cfg, cfg.DATASETS.TEST[0])))) == 1
+
+
 @pytest.mark.parametrize(
     ("device", "cuda", "wanted", "pins"),
     [
