@@ -106,7 +106,9 @@ def test_training_and_evaluation(run_tool_here, tmp_path):
     saved = torch.load(final, weights_only=True)
     assert saved["run"] == json.loads((tmp_path / "out" / "run.json").read_text())["id"]
     weights = f"train.init_checkpoint={tmp_path / 'out' / 'model_final.pth'}"
+    (tmp_path / "out" / "results.json").unlink()
     assert run("--eval-only", *pairs, weights).returncode == 0
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
     other = run("--eval-only", *pairs, weights, "model.backbone.bottom_up.depth=34")
     assert other.returncode == 2
     assert "this file is a ResNet-18, the config says 34" in other.stderr
