@@ -21,7 +21,7 @@ from resnet_det.engine.run_folder import clear_run
 from resnet_det.engine.run_report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
-from resnet_det.evaluation import write_results
+from resnet_det.evaluation import describe_use, write_results
 
 
 def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -62,7 +62,7 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     if not comm.is_main_process():
         return None
     results.update(augmented)
-    write_results(results, cfg.OUTPUT_DIR)
+    write_results(results, cfg.OUTPUT_DIR, describe_use((), cfg.DATASETS.TEST))
     write_run_reports(cfg, weights or Path(cfg.MODEL.WEIGHTS))
     verify_results(cfg, results)
     return results
