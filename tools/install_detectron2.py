@@ -106,7 +106,7 @@ def install(source: str, sdist: Path | None) -> None:
                     reason = str(error)
             print(
                 f"{reason}\nUsing the Python-only Detectron2 0.5 from the package index. Not available with it: "
-                "rotated boxes, Detectron2's own deformable convolution v2 (and v1 on CUDA), panoptic evaluation."
+                "rotated boxes, Detectron2's own deformable convolution v2 (and v1 on CUDA)."
             )
             install_v05(None)
     elif source == "upstream":
