@@ -51,14 +51,13 @@ def read_image(file_name: str, image_format: str, *, max_pixels: int = 0) -> np.
         InputError: it has more pixels than that.
     """
     try:
-        with allow_pixels(max_pixels):
-            with PathManager.open(file_name, "rb") as file, Image.open(file) as image:
-                check_pixels(image, file_name, max_pixels)
-                _say(file_name, describe_kinds(image))
-                if is_deep(image):
-                    upright = detection_utils._apply_exif_orientation(image)
-                    return detection_utils.convert_PIL_to_numpy(to_eight_bits(upright), image_format)
-            return detection_utils.read_image(file_name, format=image_format)
+        with allow_pixels(max_pixels), PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+            check_pixels(image, file_name, max_pixels)
+            _say(file_name, describe_kinds(image))
+            upright = detection_utils._apply_exif_orientation(image)
+            if is_deep(image):
+                upright = to_eight_bits(upright)
+            return detection_utils.convert_PIL_to_numpy(upright, image_format)
     except Image.DecompressionBombError as error:
         raise InputError(f"{file_name}: {error}; RESNET_DET.DATA.MAX_IMAGE_PIXELS sets another limit") from None
 

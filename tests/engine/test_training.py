@@ -11,6 +11,7 @@ import torch
 from detectron2.utils.events import EventStorage
 from training import EVERYTHING_ON, NO_SAMPLING, assert_same_run, final_state, square_images
 
+from resnet_det.data.mapping import plain_mapper
 from resnet_det.engine import Trainer, build_train_parser, train_or_evaluate
 from resnet_det.engine.checkpoint import Checkpointer
 from resnet_det.engine.hooks import BestWeights, mean_losses
@@ -227,15 +228,13 @@ def test_clipping_limits_the_norm_of_all_gradients_together(make_trainer):
 def test_a_bad_image_stops_with_its_name_or_is_listed(make_trainer, small_data, tmp_path, monkeypatch):
     bad = json.loads(Path(small_data["train"][0]).read_text())["images"][0]["file_name"]
 
-    def read(path, **kwargs):
+    def read(path, *args, **kwargs):
         if path == str(Path(small_data["train"][1], bad)):
             raise OSError("image file is truncated")
-        return original(path, **kwargs)
+        return original(path, *args, **kwargs)
 
-    from detectron2.data import detection_utils
-
-    original = detection_utils.read_image
-    monkeypatch.setattr(detection_utils, "read_image", read)
+    original = plain_mapper.read_image
+    monkeypatch.setattr(plain_mapper, "read_image", read)
     with pytest.raises(InputError, match=rf"{bad}: OSError: image file is truncated.*ON_BAD_IMAGE skip"):
         make_trainer("SOLVER.MAX_ITER", 8).train()
     make_trainer("SOLVER.MAX_ITER", 8, "RESNET_DET.DATA.ON_BAD_IMAGE", "skip").train()
