@@ -128,7 +128,7 @@ def _evaluate(node: ast.expr, names: dict[str, float]) -> Any:
             if isinstance(values, list) and len(values) <= _MAX_NUMBERS:
                 return [_evaluate(node.elt, {**names, loop.target.id: value}) for value in values]
     raise RefusedYamlError(
-        f"refused, as it asks to run {ast.unparse(node)!r}: only numbers, + - * / // **, lists and one for are"
+        f"refused, as it asks to run {ast.unparse(node)!r}: an eval tag takes numbers, + - * / // **, lists and one for"
     )
 
 

@@ -51,9 +51,9 @@ def average_numbers(all_numbers: list[Numbers]) -> Numbers:
     averaged = dict(all_numbers[-1])
     for place, last in averaged.items():
         values = [numbers.get(place) for numbers in all_numbers]
-        if any(value is None for value in values) or not any(_differ(value, last) for value in values):
+        if isinstance(last, bool) or any(value is None for value in values):
             continue
-        if isinstance(last, bool):
+        if not any(_differ(value, last) for value in values):
             continue
         total = sum(values)
         averaged[place] = total / len(values) if not isinstance(last, int) else total // len(values)

@@ -40,8 +40,8 @@ def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
         for part in key.split("."):
             value = value[part]
         values[key] = list(value) if isinstance(value, list | tuple) else value
-    classes = [MetadataCatalog.get(name).get("thing_classes") for name in cfg.DATASETS.TRAIN[:1]]
-    return {**values, "the classes": next(iter(classes), None)}
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
+    return {**values, "the classes": classes}
 
 
 def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None:

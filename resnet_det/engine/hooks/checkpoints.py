@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from detectron2.engine import HookBase
 
+from resnet_det.engine.hooks.periods import is_due
+
 
 class CheckpointHook(HookBase):
     """Saves every ``period`` iterations and at the end, and keeps the newest ``keep`` (0: all).
@@ -17,10 +19,8 @@ class CheckpointHook(HookBase):
         self.saved_iter, self.is_final = -1, False
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        is_last = done >= self.trainer.max_iter
-        if (self.period > 0 and done % self.period == 0) or is_last:
-            self.save(is_final=is_last)
+        if is_due(self.trainer.iter, self.period, self.trainer.max_iter):
+            self.save(is_final=self.trainer.iter + 1 >= self.trainer.max_iter)
 
     def save(self, *, is_final: bool = False) -> None:
         """Write a checkpoint of this moment. In all processes together."""

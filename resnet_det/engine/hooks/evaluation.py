@@ -9,6 +9,7 @@ from detectron2.engine import HookBase
 from detectron2.utils import comm
 
 from resnet_det.engine.hooks.best import BestWeights
+from resnet_det.engine.hooks.periods import is_due
 from resnet_det.errors import InputError
 
 
@@ -44,8 +45,7 @@ class EvaluationHook(HookBase):
             self.run()
 
     def _is_due(self, iteration: int) -> bool:
-        done = iteration + 1
-        return done >= self.trainer.max_iter or (self.period > 0 and done % self.period == 0)
+        return is_due(iteration, self.period, self.trainer.max_iter)
 
     def run(self) -> None:
         """Evaluate now."""

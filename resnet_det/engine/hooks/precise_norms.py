@@ -12,6 +12,7 @@ from fvcore.nn.precise_bn import update_bn_stats
 from torch.utils.data import DataLoader
 
 from resnet_det.data.loading.loader import seed_all
+from resnet_det.engine.hooks.periods import is_due
 from resnet_det.engine.hooks.signals import Interrupted
 from resnet_det.engine.kept_numbers import numbers_kept
 
@@ -30,8 +31,7 @@ class PreciseNormsHook(HookBase):
         self._loader: DataLoader | None = None
 
     def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if done < self.trainer.max_iter and not (self.period > 0 and done % self.period == 0):
+        if not is_due(self.trainer.iter, self.period, self.trainer.max_iter):
             return
         if self._loader is None:
             self._loader = self.build_loader()
