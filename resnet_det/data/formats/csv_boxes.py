@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out
+from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out, read_each
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.shapes import make_box, read_numbers
 from resnet_det.errors import InputError
@@ -83,15 +84,8 @@ def _read_images(file: Path, folders: Sequence[Path], split: Split) -> Iterator[
         except InputError as error:
             leave_out(split, f"{file}:{listed[0][0]}", error, len(listed))
             continue
-        objects = []
-        for number, values in listed:
-            if not any(values[column] for column in ("class", *EDGES)):
-                continue
-            try:
-                objects.append(_read_row(values, size, split))
-            except InputError as error:
-                split.left_out.append(f"{file}:{number}: {error}")
-        yield path, size, objects
+        placed = [(f"{file}:{row}", values) for row, values in listed if any(values[key] for key in ("class", *EDGES))]
+        yield path, size, read_each(placed, partial(_read_row, size=size, split=split), split)
 
 
 def _read_row(values: Mapping[str, str], size: tuple[int, int], split: Split) -> LabelledObject:

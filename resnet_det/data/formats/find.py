@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, LabelledObject, Split
 from resnet_det.errors import InputError
 
-IMAGE_FOLDERS = ("images", "imgs", "image", "jpegimages")  # in any case
+IMAGE_FOLDERS = ("images", "image", "imgs", "jpegimages")  # in any case
+Shape = TypeVar("Shape")
 Found = tuple[Path, tuple[int, int], list[LabelledObject]]
 
 
@@ -93,6 +94,33 @@ def check_size(path: Path, told: Sequence[Any] = (0, 0)) -> tuple[int, int]:
     if all(isinstance(side, int | float) and side > 0 for side in told) and tuple(told) != size:
         raise InputError(f"the size is {told[0]:g} x {told[1]:g}, but {path} has {size[0]} x {size[1]} pixels")
     return size
+
+
+def find_folder(folder: Path, names: Sequence[str]) -> Path | None:
+    """The sub-folder of the first of ``names``, in any case, that is there."""
+    present = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
+    return next((present[name] for name in names if name in present), None)
+
+
+def read_each(
+    shapes: Iterable[tuple[str, Shape]], read: Callable[[Shape], LabelledObject | None], split: Split
+) -> list[LabelledObject]:
+    """The objects that ``read`` makes of shapes. One that cannot be read is left out, which is said.
+
+    Args:
+        shapes: each with its place, for the message.
+        read: gives None for what is no object.
+    """
+    objects = []
+    for where, shape in shapes:
+        try:
+            one = read(shape)
+        except InputError as error:
+            split.left_out.append(f"{where}: {error}")
+            continue
+        if one is not None:
+            objects.append(one)
+    return objects
 
 
 def leave_out(split: Split, where: str, error: Exception, num_objects: int) -> None:

@@ -6,13 +6,14 @@ import os
 import re
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resnet_det.data.coco.json_files import read_json
-from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out
+from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out, read_each
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.shapes import (
     encode,
@@ -94,16 +95,8 @@ def _read_tasks(file: Path, folders: Sequence[Path], split: Split) -> Iterator[F
         except InputError as error:
             leave_out(split, where, error, len(regions))
             continue
-        objects = []
-        for place, region in enumerate(regions, start=1):
-            try:
-                one = _read_region(region, size, split)
-            except InputError as error:
-                split.left_out.append(f"{where}: region {place}: {error}")
-                continue
-            if one is not None:
-                objects.append(one)
-        yield path, size, objects
+        placed = [(f"{where}: region {place}", region) for place, region in enumerate(regions, start=1)]
+        yield path, size, read_each(placed, partial(_read_region, size=size, split=split), split)
 
 
 def _find_image(name: str | None, folders: Sequence[Path]) -> Path:

@@ -7,6 +7,7 @@ import binascii
 import io
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from resnet_det.data.coco.json_files import read_json
-from resnet_det.data.formats.find import Found, check_size, find_image, find_image_of, leave_out
+from resnet_det.data.formats.find import Found, check_size, find_image, find_image_of, leave_out, read_each
 from resnet_det.data.formats.labels import Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.shapes import (
     encode,
@@ -87,17 +88,9 @@ def _read_file(file: Path, content: dict[str, Any], images: Path | None, split: 
     except InputError as error:
         leave_out(split, str(file), error, len(content["shapes"]))
         return None
-    objects = []
-    for numbers, shapes in _group(content["shapes"]):
-        where = f"{file}: shape {' and '.join(map(str, numbers))}"
-        try:
-            one = _read_object(shapes, size, split)
-        except InputError as error:
-            split.left_out.append(f"{where}: {error}")
-            continue
-        if one is not None:
-            objects.append(one)
-    return path, size, objects
+    groups = _group(content["shapes"])
+    placed = [(f"{file}: shape {' and '.join(map(str, numbers))}", shapes) for numbers, shapes in groups]
+    return path, size, read_each(placed, partial(_read_object, size=size, split=split), split)
 
 
 def _find_image(file: Path, content: dict[str, Any], folders: Sequence[Path]) -> Path:

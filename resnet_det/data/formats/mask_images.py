@@ -11,14 +11,13 @@ import numpy as np
 from PIL import Image
 
 from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.formats.find import Found, find_image_of
+from resnet_det.data.formats.find import IMAGE_FOLDERS, Found, find_folder, find_image_of
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.mask_classes import PixelClasses, read_pixel_classes
 from resnet_det.data.formats.shapes import encode, encode_labels, make_mask
 from resnet_det.errors import InputError
 
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentationobject", "segmentationclass")  # in any case
-IMAGE_FOLDERS = ("images", "image", "imgs", "jpegimages")
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
 ENDINGS = ("", "_mask", "_masks", "_label", "_seg")  # of a mask's name after its image's
 DEFAULT_CLASS = "object"
@@ -48,7 +47,7 @@ def read_masks(
     source = Path(source)
     if not source.is_dir():
         raise InputError(f"{source}: no such folder")
-    voc = _find_folder(source, ("segmentationobject",))
+    voc = find_folder(source, ("segmentationobject",))
     each = {} if voc else _find_object_folders(source)
     if each or voc:
         if pixels:
@@ -83,11 +82,6 @@ def _one_class(class_names: Sequence[str]) -> str:
             f"--names {' '.join(class_names)}: these masks tell no classes; one name for all would be right"
         )
     return class_names[0] if class_names else DEFAULT_CLASS
-
-
-def _find_folder(folder: Path, names: Sequence[str]) -> Path | None:
-    present = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
-    return next((present[name] for name in names if name in present), None)
 
 
 def _files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -158,10 +152,10 @@ def _read_foreground(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 def _find_pairs(source: Path) -> dict[str, list[tuple[Path, Path | None]]]:
     """For each split its images and their masks, None for an image without one."""
-    images, masks = _find_folder(source, IMAGE_FOLDERS), _find_folder(source, MASK_FOLDERS)
+    images, masks = find_folder(source, IMAGE_FOLDERS), find_folder(source, MASK_FOLDERS)
     if images is None or masks is None:  # train/images, train/masks
         parts = [path for path in sorted(source.iterdir()) if path.is_dir()]
-        inside = {path.name: (_find_folder(path, IMAGE_FOLDERS), _find_folder(path, MASK_FOLDERS)) for path in parts}
+        inside = {path.name: (find_folder(path, IMAGE_FOLDERS), find_folder(path, MASK_FOLDERS)) for path in parts}
         return {name: _pair(*both) for name, both in inside.items() if None not in both}
     parts = [path for path in sorted(images.iterdir()) if path.is_dir() and (masks / path.name).is_dir()]
     return {path.name: _pair(path, masks / path.name) for path in parts} or {"all": _pair(images, masks)}
@@ -258,7 +252,7 @@ def _describe(path: Path) -> str:
 
 def _read_voc(source: Path, object_folder: Path, class_names: Sequence[str]) -> list[Split]:
     """JPEGImages with SegmentationObject and SegmentationClass; splits are the lists of ImageSets/Segmentation."""
-    images, class_folder = _find_folder(source, IMAGE_FOLDERS), _find_folder(source, ("segmentationclass",))
+    images, class_folder = find_folder(source, IMAGE_FOLDERS), find_folder(source, ("segmentationclass",))
     if images is None or class_folder is None:
         raise InputError(f"{source}: SegmentationObject, but not both of JPEGImages and SegmentationClass")
     classes = read_pixel_classes(source, class_names, is_voc=True)

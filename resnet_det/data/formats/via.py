@@ -6,11 +6,12 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from resnet_det.data.coco.json_files import read_json
-from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out
+from resnet_det.data.formats.find import Found, check_size, find_files, find_image, image_folders, leave_out, read_each
 from resnet_det.data.formats.labels import Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.shapes import make_box, make_outline, outline_ellipse, read_numbers, read_points
 from resnet_det.errors import InputError
@@ -170,13 +171,5 @@ def _read_images(
         except InputError as error:
             leave_out(reader.split, where, error, len(regions))
             continue
-        objects = []
-        for number, region in enumerate(regions, start=1):
-            try:
-                one = reader.read(region, size)
-            except InputError as error:
-                reader.split.left_out.append(f"{where}: region {number}: {error}")
-                continue
-            if one is not None:
-                objects.append(one)
-        yield path, size, objects
+        placed = [(f"{where}: region {number}", region) for number, region in enumerate(regions, start=1)]
+        yield path, size, read_each(placed, partial(reader.read, size=size), reader.split)

@@ -9,6 +9,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from resnet_det.data.coco.image_size import read_image_size
+from resnet_det.data.formats.find import find_folder
 from resnet_det.data.formats.labels import (
     IMAGE_SUFFIXES,
     Classes,
@@ -73,7 +74,7 @@ def _find_splits(folder: Path, split_names: Sequence[str]) -> dict[str, tuple[Pa
     """Of each split the folders of its annotations and images, and the ids of the images."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    xml_folder = _find_folder(folder, ANNOTATION_FOLDERS)
+    xml_folder = find_folder(folder, ANNOTATION_FOLDERS)
     if xml_folder is None:  # XML files beside the images, here or in a folder for each split
         if any(folder.glob("*.xml")):
             return {"all": (folder, folder, _ids_of(folder))}
@@ -84,14 +85,8 @@ def _find_splits(folder: Path, split_names: Sequence[str]) -> dict[str, tuple[Pa
                 "sub-folders, so this is not Pascal VOC's layout"
             )
         return {path.name: (path, path, _ids_of(path)) for path in parts}
-    images = _find_folder(folder, IMAGE_FOLDERS) or (xml_folder if _has_images(xml_folder) else folder)
+    images = find_folder(folder, IMAGE_FOLDERS) or (xml_folder if _has_images(xml_folder) else folder)
     return {name: (xml_folder, images, ids) for name, ids in _read_ids(folder, xml_folder, split_names).items()}
-
-
-def _find_folder(folder: Path, names: Sequence[str]) -> Path | None:
-    """The sub-folder of the first of ``names``, in any case, that is there."""
-    present = {path.name.lower(): path for path in folder.iterdir() if path.is_dir()}
-    return next((present[name] for name in names if name in present), None)
 
 
 def _has_images(folder: Path) -> bool:
