@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from resnet_det.benchmark.random_results import random_results
 
@@ -38,3 +44,22 @@ def random_keypoints(
 def random_points(rng: np.random.Generator, box: list[float], count: int) -> np.ndarray:
     x, y, width, height = box
     return np.stack([x + rng.random(count) * width, y + rng.random(count) * height, np.full(count, 2.0)], axis=1)
+
+
+def run_pycocotools(
+    content: dict, results: list[dict], iou_type: str, *, sigmas: Sequence[float] = (), max_dets: Sequence[int] = ()
+) -> COCOeval:
+    """pycocotools' own evaluation, accumulated; of masks it gets no boxes, by which it would tell their size."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = json.loads(json.dumps(content))
+        truth.createIndex()
+        rows = [{k: v for k, v in row.items() if iou_type != "segm" or k != "bbox"} for row in results]
+        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(rows))), iou_type)
+        if sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
+        if max_dets:
+            evaluation.params.maxDets = list(max_dets)
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return evaluation

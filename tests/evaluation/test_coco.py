@@ -12,9 +12,7 @@ import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import COCOEvaluator
 from detectron2.structures import Boxes, Instances
-from evaluation_data import random_keypoints
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from evaluation_data import random_keypoints, run_pycocotools
 
 from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import judge_content, read_coco_json, register_coco
@@ -33,16 +31,8 @@ def evaluate(content, results, iou_type, **options):
 
 
 def pycocotools_stats(content, results, iou_type, sigmas=()):
+    evaluation = run_pycocotools(content, results, iou_type, sigmas=sigmas)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO()
-        truth.dataset = json.loads(json.dumps(content))
-        truth.createIndex()
-        rows = [{k: v for k, v in row.items() if iou_type != "segm" or k != "bbox"} for row in results]
-        evaluation = COCOeval(truth, truth.loadRes(json.loads(json.dumps(rows))), iou_type)
-        if sigmas:
-            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
-        evaluation.evaluate()
-        evaluation.accumulate()
         evaluation.summarize()
     return evaluation.stats
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
+from evaluation_data import run_pycocotools
 
 from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import judge_content
@@ -55,15 +52,7 @@ def test_any_limit_gives_the_numbers_of_pycocotools(iou_type, limit):
     truth = make_ground_truth(judge_content(content))
     detections = make_detections(results, truth)
     evaluation = run_coco_evaluation(truth, detections, iou_type, max_detections=limit)
-    with contextlib.redirect_stdout(io.StringIO()):
-        theirs = COCO()
-        theirs.dataset = json.loads(json.dumps(content))
-        theirs.createIndex()
-        rows = [{k: v for k, v in row.items() if iou_type != "segm" or k != "bbox"} for row in results]
-        expected = COCOeval(theirs, theirs.loadRes(json.loads(json.dumps(rows))), iou_type)
-        expected.params.maxDets = [1, min(10, limit), limit]
-        expected.evaluate()
-        expected.accumulate()
+    expected = run_pycocotools(content, results, iou_type, max_dets=[1, min(10, limit), limit])
     for key in ("precision", "recall"):
         np.testing.assert_allclose(evaluation.eval[key], expected.eval[key], rtol=0, atol=1e-9)
     assert f"AR{limit}" in read_metrics(evaluation)
