@@ -75,6 +75,10 @@ class TrainingRun(TrainerBase):
     def evaluate_at_the_end(self) -> None:
         """What is done besides at the last evaluation."""
 
+    def describe_data(self) -> dict[str, Any]:
+        """What is known of the data, for results.json."""
+        return {}
+
     def check_results(self, results: dict[str, Any]) -> None:
         """Look at the results of a run that has ended."""
 
@@ -123,7 +127,7 @@ class TrainingRun(TrainerBase):
             return None
         if self._last_eval_results is None or not comm.is_main_process():
             return None
-        write_results(self._last_eval_results, self.output_dir)
+        write_results(self._last_eval_results, self.output_dir, self.describe_data())
         note_evaluated(self.output_dir, self.evaluated_file)
         self.check_results(self._last_eval_results)
         return self._last_eval_results

@@ -21,7 +21,7 @@ from resnet_det.engine.run_folder import check_evaluation, clear_run, note_evalu
 from resnet_det.engine.run_report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
-from resnet_det.evaluation import write_results
+from resnet_det.evaluation import describe_use, write_results
 
 
 def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -71,7 +71,7 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     if not comm.is_main_process():
         return None
     results.update(augmented)
-    write_results(results, cfg.OUTPUT_DIR)
+    write_results(results, cfg.OUTPUT_DIR, describe_use((), cfg.DATASETS.TEST))
     weights = weights or Path(cfg.MODEL.WEIGHTS)
     note_evaluated(cfg.OUTPUT_DIR, weights)
     write_run_reports(cfg, weights)

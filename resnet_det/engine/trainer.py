@@ -41,7 +41,7 @@ from resnet_det.engine.resuming import read_fixed_settings
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.step import TrainStep
 from resnet_det.engine.writers import build_writers, shows_progress
-from resnet_det.evaluation import build_evaluator
+from resnet_det.evaluation import build_evaluator, describe_use
 from resnet_det.modeling.missing_masks import ignore_missing_masks_
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,9 @@ class Trainer(TrainingRun, DefaultTrainer):
 
     def load_initial_weights(self) -> None:
         load_initial_weights(self.cfg, self.checkpointer.model)
+
+    def describe_data(self) -> dict[str, Any]:
+        return describe_use(self.cfg.DATASETS.TRAIN, self.cfg.DATASETS.TEST)
 
     def check_results(self, results: dict[str, Any]) -> None:
         verify_results(self.cfg, results)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,11 +99,31 @@ def inference_folder(cfg: CfgNode, dataset_name: str) -> Path:
     return folder if len(cfg.DATASETS.TEST) <= 1 else folder / dataset_name
 
 
-def write_results(results: Mapping[str, Any], output_dir: str | os.PathLike[str]) -> Path:
-    """Write evaluation results (0 to 100) to ``output_dir``/results.json; what was not computed (NaN) is null there."""
+def write_results(
+    results: Mapping[str, Any], output_dir: str | os.PathLike[str], facts: Mapping[str, Any] | None = None
+) -> Path:
+    """Write evaluation results (0 to 100) to ``output_dir``/results.json; what was not computed (NaN) is null there.
+
+    Args:
+        facts: what they are of, which goes under "facts"; see :func:`describe_use`.
+    """
     path = Path(output_dir, "results.json")
-    path.write_text(json.dumps(_without_nan(results), indent=2) + "\n", encoding="utf-8")
+    content = _without_nan(results) | ({"facts": dict(facts)} if facts else {})
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return path
+
+
+def describe_use(train_names: Sequence[str], test_names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """How many images, objects, masks and keypoints of each data set were trained and evaluated on, and how many were
+    left out and why, as far as this process has loaded them."""
+    facts = {}
+    sets = {"trained on": ("usage_when_loaded", train_names), "evaluated on": ("usage_in_test", test_names)}
+    for what, (key, names) in sets.items():
+        known = {name: MetadataCatalog.get(name).get(key) for name in names}
+        known = {name: asdict(usage) for name, usage in known.items() if usage is not None}
+        if known:
+            facts[what] = known
+    return facts
 
 
 def _without_nan(value: Any) -> Any:

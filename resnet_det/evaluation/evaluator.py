@@ -107,6 +107,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
         data.raise_problems(self.dataset_name)
         truth = make_ground_truth(data, image_ids)
         logger.info("%s: evaluated on %s", self.dataset_name, truth.usage)
+        vars(MetadataCatalog.get(self.dataset_name))["usage_in_test"] = truth.usage
         detections = make_detections(results, truth)
         evaluated: OrderedDict[str, dict[str, float]] = OrderedDict()
         for task in self.tasks or find_tasks(results):

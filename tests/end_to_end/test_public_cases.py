@@ -3,6 +3,7 @@ same objects in each of them. The inputs lie beside the shared data; without the
 
 from __future__ import annotations
 
+import html
 import json
 import re
 
@@ -75,17 +76,23 @@ def test_the_cases_are_there():
     assert len(NAMES) > 60
 
 
-def used_by_check(run):
-    found = re.search(r"used: \d+ images, (\d+) objects, \d+ classes(?:, (\d+) masks)?(?:, (\d+) labelled)?", run.text)
+def counts_in(text):
+    """Objects, masks and labelled keypoints in what a tool says."""
+    found = re.search(r"\d+ images, (\d+) objects, \d+ classes(?:, (\d+) masks)?(?:, (\d+) labelled)?", text)
     return tuple(int(number or 0) for number in found.groups())
 
 
+def used_by_check(run):
+    return counts_in(run.text[run.text.index("used: ") :])
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path):
+def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path, caplog):
     folder = cases.CASES / name
     checked = cases.check(folder)
     assert not checked.has_traceback, checked.text
     assert checked.status == (name in CHECK_ERRORS), checked.text
+    caplog.set_level("INFO", logger="resnet_det")
     loaded = load(folder, tmp_path / "out")
     if name in ERRORS:
         assert isinstance(loaded, InputError)
@@ -94,6 +101,8 @@ def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path):
         objects, masks, keypoints = USED.get(name, (12, 12, 0))
         assert used_by_check(checked) == (objects, masks, keypoints)
         assert loaded == (objects, keypoints if name.startswith("k") else masks)
+        said = counts_in(next(text for text in caplog.messages if ": loaded " in text))
+        assert said == ((objects, 0, keypoints) if name.startswith("k") else (objects, masks, 0))
     results = write_perfect_results(folder, tmp_path)
     if results is None:
         return
@@ -104,7 +113,9 @@ def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path):
     if name not in ERRORS:
         assert evaluated.status == 0, evaluated.text
         facts = json.loads((tmp_path / "report" / "evaluation.json").read_text())["facts"]["annotations"]
-        assert f" {USED.get(name, (12, 12, 0))[0]} objects" in facts
+        assert counts_in(facts) == USED.get(name, (12, 12, 0))
+        page = html.unescape((tmp_path / "report" / "report.html").read_text())
+        assert facts.split(" (", 1)[1] in page
         assert name in UNREADABLE or drawn.status == 0, drawn.text
 
 

@@ -32,6 +32,13 @@ def test_an_evaluation_ends_with_a_report(small_data, default_cfg, tmp_path, mon
     for task in ("bbox", "segm"):
         found = {key: float("nan") if value is None else value for key, value in numbers[task]["metrics"].items()}
         assert found == pytest.approx({key: results[task][key] for key in found}, nan_ok=True)
+    with open(small_data["val"][0]) as file:
+        annotations = json.load(file)["annotations"]
+    objects = sum(not annotation["iscrowd"] for annotation in annotations)
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]["evaluated on"]["small_val"]
+    assert (facts["images"], facts["objects"], facts["masks"]) == (4, objects, objects)
+    crowds = {"objects: crowd region": len(annotations) - objects} if len(annotations) > objects else {}
+    assert facts["left_out"] == crowds
     text = (tmp_path / "out" / "report.html").read_text()
     assert f"{weights}, sha256 " in text
     assert "build_resnet_det_fpn_backbone" in text

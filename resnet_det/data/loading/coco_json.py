@@ -68,7 +68,7 @@ def iter_coco_json(
     data.raise_problems(str(annotation_file))
     if dataset_name is not None:
         set_metadata(dataset_name, data)
-    return _iter_dicts(data, os.fspath(image_folder), counts_classes=dataset_name is not None, tasks=tasks)
+    return _iter_dicts(data, os.fspath(image_folder), dataset_name, tasks=tasks)
 
 
 def reading_rules(name: str) -> dict[str, Any]:
@@ -96,11 +96,12 @@ def set_metadata(name: str, data: CocoData) -> None:
 
 
 def _iter_dicts(
-    data: CocoData, image_folder: str, *, counts_classes: bool, tasks: Sequence[str]
+    data: CocoData, image_folder: str, dataset_name: str | None, *, tasks: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     order = np.argsort(data.image, kind="stable")
     ends = np.cumsum(np.bincount(data.image, minlength=len(data.images))).tolist()
     order, start = order.tolist(), 0
+    counts_classes = dataset_name is not None
     category_ids = data.category.tolist() if counts_classes else [entry.category_id for entry in data.annotations]
     for image, end in zip(data.images, ends, strict=True):
         objects = [_make_object(data, row, category_ids[row], tasks) for row in order[start:end]]
@@ -112,6 +113,8 @@ def _iter_dicts(
             "image_id": image["id"],
             "annotations": objects,
         }
+    if dataset_name is not None:
+        vars(MetadataCatalog.get(dataset_name))["left_out"] = dict(data.left_out())
     for line in data.describe_warnings():
         logger.warning("%s: %s", data.path, line)
 

@@ -11,6 +11,7 @@ from typing import Any
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.build import print_instances_class_histogram
 
+from resnet_det.data.coco import Usage
 from resnet_det.data.coco.json_files import paused_garbage_collection
 from resnet_det.data.loading.coco_json import TASKS, CocoLoader, iter_coco_json
 from resnet_det.data.loading.proposals import add_proposals
@@ -41,11 +42,13 @@ def load_dataset_dicts(
     """
     names = [names] if isinstance(names, str) else list(names)
     counts: Counter[int] = Counter()
+    used: Counter[str] = Counter()
     num_images = 0
 
     def usable() -> Iterator[dict[str, Any]]:
         nonlocal num_images
         for number, name in enumerate(names):
+            used.clear()
             dicts = iter_dataset_dicts(name, tasks)
             if proposal_files is not None:
                 dicts = add_proposals(dicts, proposal_files[number])
@@ -58,7 +61,12 @@ def load_dataset_dicts(
                     if min_keypoints and count_keypoints(entry["annotations"]) < min_keypoints:
                         continue
                     counts.update(item["category_id"] for item in objects)
+                    used["objects"] += len(objects)
+                    used["masks"] += sum("segmentation" in item for item in objects)
+                    used["keypoints"] += count_keypoints(objects)
+                used["images"] += 1
                 yield entry
+            _note_use(name, used)
 
     with paused_garbage_collection():
         dicts = SerializedDicts(usable())
@@ -71,6 +79,18 @@ def load_dataset_dicts(
     if class_names:
         print_instances_class_histogram([{"annotations": [{"category_id": c} for c in counts.elements()]}], class_names)
     return dicts
+
+
+def _note_use(name: str, used: Counter[str]) -> None:
+    """Say how much of a data set is used, and keep that for the results of the run."""
+    metadata = MetadataCatalog.get(name)
+    usage = Usage(
+        **{what: used[what] for what in ("images", "objects", "masks", "keypoints")},
+        classes=len(metadata.get("thing_classes") or ()),
+        left_out=metadata.get("left_out") or {},
+    )
+    vars(metadata)["usage_when_loaded"] = usage  # it may be another one than in an earlier run
+    logger.info("%s: loaded %s", name, usage)
 
 
 def iter_dataset_dicts(name: str, tasks: Sequence[str] = TASKS) -> Iterable[dict[str, Any]]:
