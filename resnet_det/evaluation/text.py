@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from resnet_det.evaluation.analysis import Analysis
+from resnet_det.evaluation.bootstrap import Interval
 from resnet_det.evaluation.coco import ClassResult
 from resnet_det.evaluation.comparison import Comparison
 from resnet_det.evaluation.errors import ERROR_TYPES
@@ -26,7 +27,7 @@ def format_classes(classes: Sequence[ClassResult], *, columns: int = 3) -> str:
 
 def format_analysis(analysis: Analysis) -> str:
     """COCO's numbers with their intervals, the classes, and what each type of error costs."""
-    intervals = [f"{name} {i.value:.1f} ({i.low:.1f} to {i.high:.1f})" for name, i in analysis.intervals.items()]
+    intervals = [f"{name} {format_interval(interval)}" for name, interval in analysis.intervals.items()]
     headers = ("class", "images", "objects", "detections", "AP", "AP50", "AP75", "AR", "best score", "F1")
     rows = [
         (
@@ -75,9 +76,15 @@ def format_comparison(comparison: Comparison) -> str:
     difference = comparison.difference
     return (
         f"{comparison.first.iou_type}: AP of the other run {comparison.second.metrics['AP']:.2f}, which is "
-        f"{difference.value:+.2f} ({difference.low:+.2f} to {difference.high:+.2f}): "
+        f"{format_interval(difference, '+.2f')}: "
         f"{describe_verdict(comparison)}"
     )
+
+
+def format_interval(interval: Interval, spec: str = ".1f") -> str:
+    """A value and its interval; the value alone where there is none."""
+    value, low, high = (format(number, spec) for number in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})" if interval.is_known else value
 
 
 def describe_verdict(comparison: Comparison) -> str:

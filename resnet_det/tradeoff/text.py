@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from resnet_det.evaluation.bootstrap import Interval
+from resnet_det.evaluation.text import format_interval
 from resnet_det.tradeoff.tradeoff import Tradeoff
 from resnet_det.tradeoff.verdict import TASKS, Verdict
 
@@ -17,7 +17,7 @@ def format_tradeoff(tradeoff: Tradeoff, verdict: Verdict) -> str:
     for place in tradeoff.order(tradeoff.accuracies[0] if tradeoff.accuracies else None):
         cost = tradeoff.costs[place]
         intervals = [accuracy.interval(place) for accuracy in tradeoff.accuracies]
-        found = [_describe(one) for one in intervals] or ["-"]
+        found = [format_interval(one) for one in intervals] or ["-"]
         rounds = cost.rounds_ms
         rows.append(
             [
@@ -32,10 +32,6 @@ def format_tradeoff(tradeoff: Tradeoff, verdict: Verdict) -> str:
         )
     table = tabulate(rows, headers, colalign=["left", *["right"] * (len(headers) - 1)], disable_numparse=True)
     return "\n\n".join([table, *verdict.sentences, *tradeoff.notes])
-
-
-def _describe(interval: Interval) -> str:
-    return f"{interval.value:.1f}" + (f" ({interval.low:.1f} to {interval.high:.1f})" if interval.is_known else "")
 
 
 def _number(value: float | None) -> str:

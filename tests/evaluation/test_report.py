@@ -13,6 +13,7 @@ from evaluation_data import random_keypoints
 from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
+from resnet_det.evaluation.text import format_analysis, format_comparison
 
 EVIL = '<img src=x onerror=alert(1)> & "$x$".jpg'
 
@@ -64,6 +65,21 @@ def test_scores_that_are_no_probabilities_are_reported_without_calibration(tmp_p
     assert "Expected calibration error" not in page
     numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     assert numbers["bbox"]["calibration"]["bins"] == []
+
+
+def test_without_intervals_no_page_or_terminal_shows_one(tmp_path):
+    content, results = random_results(4, num_images=5)
+    annotations, path = write(tmp_path, content, results)
+    (tmp_path / "other.json").write_text(json.dumps(results[::2]))
+    other = {"output": tmp_path / "out", "compare_with": tmp_path / "other.json"}
+    analyses, comparisons = evaluate_files(annotations, path, iou_types=["bbox"], num_draws=20, **other)
+    said = format_analysis(analyses[0]) + format_comparison(comparisons[0])
+    assert re.search(r"bbox: AP [\d.]+, AP50 [\d.]+, AP75 [\d.]+\n\nno confidence interval: class", said)
+    assert re.search(r"AP of the other run [\d.]+, which is [+-][\d.]+: no verdict, no confidence interval", said)
+    assert "(nan" not in said
+    assert "(+nan" not in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert not re.search(r"\u2013 to\s+\u2013", page)
 
 
 def test_skeletons_are_in_the_gallery(tmp_path):
