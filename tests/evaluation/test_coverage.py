@@ -16,57 +16,116 @@ from resnet_det.evaluation.bootstrap import (
     student_t,
     summarize_draws,
 )
-from resnet_det.evaluation.matching import Matches, rank_within
+from resnet_det.evaluation.matching import IOU_THRESHOLDS, Matches, rank_within
 
 NUM_SETS, NUM_DRAWS = 120, 120
+NUM_POPULATION = 100_000  # images from which the true AP is taken
+BETTER = 0.3  # by how much the second detector sees objects better, in the units of ``simulate``
+
+# Images, and how many objects of each class an image has on average.
+SETTINGS = [
+    (20, [2, 1.5]),
+    (50, [2, 1]),
+    (200, [1, 0.5]),
+    (20, [1.2] * 4),
+    (50, [2] + [0.6] * 8),
+    (200, [1] + [0.1] * 6),
+]
 
 
-def simulate(rng, num_images, rates):
-    """Images that are easy or hard, with ``rates`` objects of each class on average, and what a detector finds."""
-    objects, detections, found = [], [], []
-    for image in range(num_images):
-        ease = rng.normal(0, 0.8)
-        for category, rate in enumerate(rates):
-            for _ in range(rng.poisson(rate)):
-                quality = 1 / (1 + np.exp(-(ease + rng.normal(0.8, 1))))
-                if quality > 0.35:
-                    score = np.clip(0.6 * quality + rng.normal(0.2, 0.15), 0.001, 0.999)
-                    detections.append((image, category, score))
-                    found.append(np.where(quality >= np.linspace(0.5, 0.95, 10), len(objects), -1))
-                objects.append((image, category))
-            for _ in range(rng.poisson(0.7 * rate)):
-                detections.append((image, category, rng.beta(2, 4)))
-                found.append(np.full(10, -1))
-    image, category = np.array(objects, dtype=int).reshape(-1, 2).T
+def simulate(rng, num_images, rates, advantages=(0.0,)):
+    """Images that are easy or hard, with ``rates`` objects of each class on average, and what detectors find in them.
+
+    Args:
+        advantages: of each detector, by how much it sees all objects better. What an image and an object are like is
+            the same for all of them, and each makes mistakes of its own besides.
+
+    Returns:
+        The AP of each detector, for any weights of the images.
+    """
+    rates = np.asarray(rates, dtype=float)
+    cells = np.indices((num_images, len(rates))).reshape(2, -1)  # image and class of each
+    counts, ease = rng.poisson(np.tile(rates, num_images)), rng.normal(0, 0.8, num_images)
+    image, category = np.repeat(cells, counts, axis=1)
     truth = SimpleNamespace(images=range(num_images), categories=range(len(rates)), image=image, category=category)
-    place, kind, score = np.array(detections).reshape(-1, 3).T
-    run = SimpleNamespace(image=place.astype(int), category=kind.astype(int), score=score)
-    matched = np.array(found, dtype=int).reshape(-1, 10).T
-    rank = rank_within(run.image * len(rates) + run.category, score)
-    nothing = np.zeros(len(objects), dtype=bool)
-    matches = Matches(matched, np.zeros_like(matched, dtype=bool), np.ones(len(score), dtype=bool), rank, nothing)
-    return WeightedAP(truth, run, matches)
+    plain = ease[image] + rng.normal(0.8, 0.8, len(image))
+    runs = []
+    for advantage in advantages:
+        quality = 1 / (1 + np.exp(-(plain + advantage + rng.normal(0, 0.6, len(image)))))
+        seen = np.flatnonzero(quality > 0.35)
+        false = np.repeat(cells, rng.poisson(0.7 * np.tile(rates, num_images)), axis=1)
+        run = SimpleNamespace(
+            image=np.append(image[seen], false[0]),
+            category=np.append(category[seen], false[1]),
+            score=np.append(
+                np.clip(0.6 * quality[seen] + rng.normal(0.2, 0.15, len(seen)), 0.001, 0.999),
+                rng.beta(2, 4, false.shape[1]),
+            ),
+        )
+        matched = np.full((10, len(run.score)), -1)
+        for row, threshold in enumerate(IOU_THRESHOLDS):
+            matched[row, : len(seen)] = np.where(quality[seen] >= threshold, seen, -1)
+        rank = rank_within(run.image * len(rates) + run.category, run.score)
+        nothing, counted = np.zeros(len(image), dtype=bool), np.ones(len(run.score), dtype=bool)
+        matches = Matches(matched, np.zeros_like(matched, dtype=bool), counted, rank, nothing)
+        runs.append(WeightedAP(truth, run, matches))
+    return runs
+
+
+def measure_coverage(num_images, rates, num_sets=NUM_SETS, num_draws=NUM_DRAWS):
+    """How often intervals hold the true value, and how often a difference is called clear.
+
+    Returns:
+        Shares: of sets with an interval; of those, of intervals of AP, and of paired intervals of a difference, that
+        hold the true value; of two equally good detectors that are called clearly different; and of a better one that
+        is called clearly better.
+    """
+    rng = np.random.default_rng(0)
+    advantages = (0.0, 0.0, BETTER)
+    true = np.array([np.nanmean(run.compute()) for run in simulate(rng, NUM_POPULATION, rates, advantages)])
+    true[1] = true[0] = true[:2].mean()  # these two are equally good
+    hits, paired_hits, false_alarms, right_calls, counted = 0, 0, 0, 0, 0
+    for seed in range(num_sets):
+        runs = simulate(rng, num_images, rates, advantages)
+        ap = [float(np.nanmean(run.compute())) for run in runs]
+        draws = mean_over(bootstrap(runs, num_draws, seed), (2,))
+        draws = combine_classes(draws, runs[0].images_per_class)
+        interval = summarize_draws(ap[0], draws[0])
+        if not np.isfinite(interval.low):
+            continue
+        equal = summarize_draws(ap[1] - ap[0], draws[1] - draws[0])
+        better = summarize_draws(ap[2] - ap[0], draws[2] - draws[0])
+        counted += 1
+        hits += interval.low <= true[0] <= interval.high
+        paired_hits += better.low <= true[2] - true[0] <= better.high
+        false_alarms += not equal.low <= 0 <= equal.high
+        right_calls += better.low > 0
+    if not counted:
+        return (0.0, *[float("nan")] * 4)
+    return counted / num_sets, *(count / counted for count in (hits, paired_hits, false_alarms, right_calls))
+
+
+def is_as_said(held, share):
+    """Whether the share of sets in which an interval has held is 92 to 98 %, but for the chance in the simulation."""
+    margin = 1.96 * np.sqrt(0.05 * 0.95 / (share * NUM_SETS))
+    return 0.92 - margin <= held <= min(0.98 + margin, 1)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("num_images", "rates"),
-    [(20, [2, 1.5]), (50, [2, 1]), (200, [1, 0.5]), (20, [1.2] * 4), (50, [2] + [0.6] * 8), (200, [1] + [0.1] * 6)],
-)
+@pytest.mark.parametrize(("num_images", "rates"), SETTINGS)
 def test_intervals_hold_the_ap_of_the_population(num_images, rates):
-    rng = np.random.default_rng(0)
-    truth = np.nanmean(simulate(rng, 6000, rates).compute())
-    hits, counted = 0, 0
-    for seed in range(NUM_SETS):
-        run = simulate(rng, num_images, rates)
-        draws = combine_classes(mean_over(bootstrap([run], NUM_DRAWS, seed)[0], (1,)), run.images_per_class)
-        interval = summarize_draws(float(np.nanmean(run.compute())), draws)
-        if np.isfinite(interval.low):
-            counted += 1
-            hits += interval.low <= truth <= interval.high
-    assert counted > NUM_SETS / 4
-    margin = 1.96 * np.sqrt(0.05 * 0.95 / counted)  # of the simulation itself
-    assert 0.92 - margin <= hits / counted <= min(0.98 + margin, 1)
+    share, covered, *_ = measure_coverage(num_images, rates)
+    assert share > 1 / 4
+    assert is_as_said(covered, share)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("num_images", "rates"), SETTINGS[:2])
+def test_paired_intervals_hold_the_difference_of_two_detectors(num_images, rates):
+    share, _, paired, false_alarms, right_calls = measure_coverage(num_images, rates)
+    assert is_as_said(paired, share)
+    assert is_as_said(1 - false_alarms, share)
+    assert right_calls > 3 * false_alarms
 
 
 def test_classes_in_few_images_have_no_interval():
