@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from resnet_det.data.coco.json_files import read_json
+from resnet_det.data.coco.masks import is_rle_text, read_mask
 from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth
@@ -80,7 +81,7 @@ def _check_form(results: Any, iou_types: Sequence[str]) -> None:
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         raise InputError(f"not in COCO's result format; {FORMAT}")
     for key in ("image_id", "category_id"):
-        wrong = [n for n, row in enumerate(results) if isinstance(row.get(key), (list, dict))]
+        wrong = [n for n, row in enumerate(results) if isinstance(row.get(key), (list, dict, bool))]
         if wrong:
             raise InputError(
                 f"{_count(wrong, results)} a {key} that is no id (the first: number {wrong[0]}, counted from 0, {key} "
@@ -166,9 +167,10 @@ def _check_masks(results: list[dict[str, Any]], truth: GroundTruth) -> None:
     for number, row in enumerate(results):
         mask = row["segmentation"]
         size = truth.size[truth.image_places[row["image_id"]]].astype(int).tolist()
-        if isinstance(mask, dict) and "counts" in mask and list(mask.get("size", [])) in (size, [0, 0]):
+        has_size = isinstance(mask, dict) and "counts" in mask and list(mask.get("size", [])) in (size, [0, 0])
+        if has_size and is_rle_text(mask["counts"]):  # what nearly all are; others are read as annotations are
             continue
-        if isinstance(mask, dict) and "counts" in mask and min(size) > 0:
+        if isinstance(mask, dict) and "counts" in mask and not has_size and min(size) > 0:
             raise InputError(
                 f"number {number}, counted from 0: a mask of {mask.get('size')} (height, width) for image "
                 f"{row['image_id']!r}, which is {size}: of another size, or of another data set"
@@ -177,10 +179,13 @@ def _check_masks(results: list[dict[str, Any]], truth: GroundTruth) -> None:
             raise InputError(
                 f"number {number}, counted from 0: segmentation is neither run lengths (size, counts) nor polygons"
             )
+        read = read_mask(mask, *size)
+        if read.value is None or read.kind:
+            raise InputError(f"number {number}, counted from 0: {read.message or f'its segmentation is {mask!r}'}")
 
 
 def _check_keypoints(results: list[dict[str, Any]], truth: GroundTruth) -> None:  # noqa: ARG001 (as the others)
-    wrong = [n for n, row in enumerate(results) if len(row["keypoints"]) % 3 or not _are_numbers(row["keypoints"])]
+    wrong = [n for n, row in enumerate(results) if not _are_numbers(row["keypoints"]) or len(row["keypoints"]) % 3]
     if wrong:
         raise InputError(
             f"{_count(wrong, results)} keypoints that are not [x, y, score, ...] in finite numbers (the first: number "

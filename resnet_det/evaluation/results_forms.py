@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Hashable
-from pathlib import PurePath
+from collections.abc import Callable, Hashable
+from pathlib import PurePath, PureWindowsPath
 from typing import Any
 
 from resnet_det.data.coco.fields import References, is_number, read_box, read_number
+from resnet_det.data.coco.masks import Read, read_keypoints, read_mask
 from resnet_det.evaluation.ground_truth import GroundTruth
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
     """Results with the ids of ``truth`` and with numbers as numbers; what cannot be told stays as it is, and is logged.
 
     Ids may be of another type ("1", 1.0), images may be named by their files (ultralytics: "img_000"), scores and boxes
-    may be numeric texts.
+    may be numeric texts, polygons and keypoints lists of points.
     """
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         return results
@@ -30,11 +31,12 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
         changes: dict[str, Any] = {}
         for key, known in references.items():
             value = row.get(key)
-            if value is None or (type(value) in (int, str) and value in known.rows):
+            if value is None or isinstance(value, bool) or (type(value) in (int, str) and value in known.rows):
                 continue
             place, is_odd = known.find(value)
-            if place < 0 and key == "image_id" and isinstance(value, str) and by_file.get(value) is not None:
-                changes[key] = truth.images[by_file[value]]["id"]
+            by_name = _find_file(value, by_file) if place < 0 and key == "image_id" else None
+            if by_name is not None:
+                changes[key] = truth.images[by_name]["id"]
                 said["image_id is the name of an image file, in place of its id"] += 1
             elif place >= 0:
                 changes[key] = (truth.images if key == "image_id" else truth.categories)[place]["id"]
@@ -48,10 +50,30 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
             if found is not None and found != value:
                 changes[key] = found
                 said[f"{key} is not made of numbers"] += 1
+        for key, read in _LISTS.items():
+            found = read(row[key]) if isinstance(row.get(key), list) else None
+            if found is not None and found.kind == "other-form":
+                changes[key] = found.value
+                said[f"{key} is in another form than COCO's"] += 1
         normalised.append({**row, **changes} if changes else row)
     for text, count in (+said).items():
         logger.warning("Results: in %d of %d, %s; read all the same", count, len(results), text)
     return normalised
+
+
+# Polygons and keypoints, as those of annotations are read.
+_LISTS: dict[str, Callable[[list[Any]], Read]] = {
+    "segmentation": lambda value: read_mask(value, 0, 0),
+    "keypoints": lambda value: read_keypoints(value, None),
+}
+
+
+def _find_file(value: Any, places: dict[Hashable, int | None]) -> int | None:
+    """The place of an image by the name of its file, whatever folders stand before it, on any system."""
+    if not isinstance(value, str):
+        return None
+    place = places.get(value)
+    return places.get(PureWindowsPath(value).name) if place is None else place
 
 
 def _index_files(truth: GroundTruth) -> dict[Hashable, int | None]:

@@ -46,6 +46,10 @@ WRONG = {
         lambda rows: change(rows, category_id=lambda row: [row["category_id"]]),
         r"600 of 600 results have a category_id that is no id \(the first: number 0, counted from 0, category_id \[",
     ),
+    "true as category": (
+        lambda rows: change(rows, category_id=lambda _: True),
+        r"600 of 600 results have a category_id that is no id .*category_id True",
+    ),
     "box of three numbers": (
         lambda rows: [rows[0] | {"bbox": [1, 2, 3]}, *rows[1:]],
         r"1 of 600 results has a bbox that is not \[x, y, width, height\] \(the first: number 0, .*bbox \[1, 2, 3\]",
@@ -117,6 +121,8 @@ def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
         ({"image_id": lambda row: str(row["image_id"])}, "in 600 of 600, image_id is a str"),
         ({"image_id": lambda row: f"{row['image_id']:012d}"}, "image_id is the name of an image file"),
         ({"image_id": lambda row: f"{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
+        ({"image_id": lambda row: f"data/val/{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
+        ({"image_id": lambda row: f"C:\\val\\{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
         ({"category_id": lambda row: str(row["category_id"])}, "category_id is a str"),
         ({"category_id": lambda row: float(row["category_id"])}, None),
         ({"score": lambda row: str(row["score"])}, "score is not made of numbers"),
@@ -162,6 +168,23 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
         check_results(without_first, truth, ["bbox"])
 
 
+def test_polygons_and_keypoints_as_lists_of_points_are_read(sound, tmp_path, caplog):
+    content, results = sound
+    truth = make_ground_truth(judge_content(content))
+    for mask in ([1, 1, 9, 1, 9, 9], [[[1, 1], [9, 1], [9, 9]]]):
+        (tmp_path / "r.json").write_text(json.dumps(change(results[:1], segmentation=lambda _, mask=mask: mask)))
+        assert read_results(tmp_path / "r.json", truth, ["segm"])[0]["segmentation"] == [[1, 1, 9, 1, 9, 9]]
+    assert "segmentation is in another form than COCO's" in caplog.text
+    content, results = random_keypoints(1, num_keypoints=4, num_images=3)
+    truth = make_ground_truth(judge_content(content))
+    nested = change(results, keypoints=lambda row: np.reshape(row["keypoints"], (-1, 3)).tolist())
+    (tmp_path / "r.json").write_text(json.dumps(nested))
+    assert read_results(tmp_path / "r.json", truth, ["keypoints"]) == results
+    missing = [results[0] | {"keypoints": None}, *results[1:]]
+    with pytest.raises(InputError, match=r"1 of \d+ results has keypoints that are not"):
+        check_results(missing, truth, ["keypoints"])
+
+
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
@@ -170,6 +193,11 @@ def test_categories_that_are_shifted_unnoticed_by_their_ids_are_found_by_what_th
             r"a mask of \[100, 100\] \(height, width\) for image \d+, which is \[480",
         ),
         ("abc", r"number 0, counted from 0: segmentation is neither run lengths"),
+        (None, r"number 0, counted from 0: segmentation is neither run lengths"),
+        ([], r"number 0, counted from 0: its segmentation is \[\]"),
+        ([[1, 2, 3, 4]], r"number 0, counted from 0: polygon 1 of 1 has 4 numbers"),
+        ({"size": [480, 640], "counts": "\x01zz~"}, r"number 0, counted from 0: its run-length code is neither"),
+        ({"size": [480, 640], "counts": [5, 10]}, r"number 0, .*the counts of its run-length code do not sum up"),
     ],
 )
 def test_wrong_masks_are_named(sound, mask, message):

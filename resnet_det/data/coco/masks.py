@@ -149,12 +149,17 @@ def _read_rle(mask: dict[str, Any], height: int, width: int) -> Read:
         runs = {"size": [rows, columns], "counts": [int(count) for count in counts]}
         return Read(mask_util.frPyObjects(runs, rows, columns))
     text = counts.decode("ascii", "replace") if isinstance(counts, bytes) else counts
-    if not isinstance(text, str) or not _RLE_TEXT.fullmatch(text):
+    if not is_rle_text(text):
         message = "its run-length code is neither a list of counts nor a text that pycocotools wrote"
         return Read(None, "malformed-mask", message)
     if count_rle_pixels(text) != rows * columns:
         return Read(None, "malformed-mask", f"its run-length code is not one of {rows} x {columns} pixels")
     return Read(mask)
+
+
+def is_rle_text(text: Any) -> bool:
+    """Whether it is made of what compressed run lengths are made of."""
+    return isinstance(text, str) and _RLE_TEXT.fullmatch(text) is not None
 
 
 def _read_rle_list(masks: list[dict[str, Any]], height: int, width: int) -> Read:
