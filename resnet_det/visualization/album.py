@@ -19,6 +19,7 @@ from resnet_det.visualization.page import render_page
 THUMBNAIL_PX = 480  # the longer side
 THUMBNAIL_FOLDER = "thumbnails"
 PAGE_NAME = "gallery.html"
+PICTURE_FORMATS = ("png", "jpg")  # the first is lossless, the second about a tenth of its size for photos
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,16 @@ class Entry:
 class Album:
     """Writes pictures to a folder, and ``gallery.html`` beside them."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, picture_format: str = PICTURE_FORMATS[0]) -> None:
         """Args:
             folder: made if it is not there. Files that are in it stay; pictures get other names than theirs.
+            picture_format: one of :data:`PICTURE_FORMATS`.
 
         Raises:
             InputError: it cannot be made, or has a page or thumbnails already.
         """
         self.folder = folder
+        self.picture_format = picture_format
         self.entries: list[Entry] = []
         self.files = OutputFolder(folder, [PAGE_NAME, THUMBNAIL_FOLDER])
         self.thumbnails = OutputFolder(folder / THUMBNAIL_FOLDER)
@@ -80,7 +83,7 @@ class Album:
         best_score: float | None = None,
         note: str = "",
     ) -> Path:
-        """Write a BGR picture (H, W, 3) uint8 as <stem>.png, and its thumbnail.
+        """Write a BGR picture (H, W, 3) uint8 in the album's format, and its thumbnail.
 
         Args:
             stem: of the file's name; pictures of the same name are numbered.
@@ -88,7 +91,7 @@ class Album:
         Raises:
             InputError: it cannot be written.
         """
-        path = self.new_path(stem, ".png")
+        path = self.new_path(stem, f".{self.picture_format}")
         write_image(path, picture)
         self._add(path, picture, title, counts, best_score, note, is_video=False)
         return path

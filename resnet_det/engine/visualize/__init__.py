@@ -54,6 +54,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
             num_images=num_images,
             classes=args.classes,
             error_types=list(dict.fromkeys(args.error_type)),
+            picture_format=args.picture_format,
         )
     if args.dataset:
         return draw_training_data(
@@ -63,6 +64,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
             num_images=num_images,
             num_augmented=args.num_augmented,
             classes=args.classes,
+            picture_format=args.picture_format,
         )
     images, videos = find_inputs(args.input or ())
     images = images[: args.num_images]
@@ -81,7 +83,13 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
         return draw_to_file(predictor, *images, *videos, output, shown=shown, max_frames=args.num_images)
     if args.features:
         return draw_features(
-            predictor, images, output, shown=shown, num_detections=args.num_detections, level=args.level
+            predictor,
+            images,
+            output,
+            shown=shown,
+            num_detections=args.num_detections,
+            level=args.level,
+            picture_format=args.picture_format,
         )
     return draw_inputs(
         predictor,
@@ -91,6 +99,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
         shown=shown,
         batch_size=args.batch_size,
         max_frames=args.num_images,
+        picture_format=args.picture_format,
     )
 
 

@@ -14,6 +14,7 @@ from resnet_det.engine.startup import fall_back_to_cpu, use_own_data
 from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES
 from resnet_det.engine.visualize.results import ERROR_CHOICES
 from resnet_det.errors import InputError
+from resnet_det.visualization.album import PICTURE_FORMATS
 
 DEFAULT_NUM_IMAGES = 50
 
@@ -96,6 +97,12 @@ def build_visualize_parser() -> argparse.ArgumentParser:
         "--dataset, else all)",
     )
     more = parser.add_argument_group("more")
+    more.add_argument(
+        "--picture-format",
+        choices=PICTURE_FORMATS,
+        default=PICTURE_FORMATS[0],
+        help="of the pictures in the folder (default: png, without loss; jpg: about a tenth of the size for photos)",
+    )
     more.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="images that go through the model together (default: 4)"
     )

@@ -18,7 +18,7 @@ from resnet_det.analysis.features import Explanation, explain_detection, map_act
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.filters import Filter
 from resnet_det.engine.visualize.predictions import Summary, read_images
-from resnet_det.visualization.album import Album
+from resnet_det.visualization.album import PICTURE_FORMATS, Album
 from resnet_det.visualization.drawing import side_by_side
 from resnet_det.visualization.heatmaps import colour_map, draw_box, overlay_map
 
@@ -33,9 +33,10 @@ def draw_features(
     shown: Filter,
     num_detections: int,
     level: str | None = None,
+    picture_format: str = PICTURE_FORMATS[0],
 ) -> Summary:
-    """Write for each image <name>-features.png, the mean activation of each stage and level, and for each of its best
-    ``num_detections`` detections <name>-detection-<n>.png, where on a feature map its score comes from.
+    """Write for each image <name>-features, the mean activation of each stage and level, and for each of its best
+    ``num_detections`` detections <name>-detection-<n>, where on a feature map its score comes from.
 
     Args:
         level: the feature map to explain by; if not given, the one from which the score is taken.
@@ -43,7 +44,7 @@ def draw_features(
     Raises:
         InputError: see :func:`resnet_det.analysis.features.explain_detection`.
     """
-    album, summary = Album(output), Summary()
+    album, summary = Album(output, picture_format), Summary()
     start = time.perf_counter()
     for path, image in read_images(tqdm.tqdm(paths, unit="image", desc="features", leave=False), summary):
         inputs = predictor.prepare(image)

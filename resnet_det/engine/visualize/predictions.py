@@ -23,7 +23,7 @@ from resnet_det.engine.visualize.inputs import Frames
 from resnet_det.errors import InputError
 from resnet_det.outputs import OutputFolder
 from resnet_det.visualization import detections_from_instances, draw_detections, draw_panoptic
-from resnet_det.visualization.album import Album
+from resnet_det.visualization.album import PICTURE_FORMATS, Album
 from resnet_det.visualization.video import VideoWriter
 
 logger = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def draw_inputs(
     shown: Filter,
     batch_size: int,
     max_frames: int | None = None,
+    picture_format: str = PICTURE_FORMATS[0],
 ) -> Summary:
     """Write to ``output`` a picture of each image and a video of each video, with gallery.html to look through them,
     and what is shown as COCO results.
@@ -98,7 +99,7 @@ def draw_inputs(
         InputError: ``output`` cannot be written to.
     """
     OutputFolder(output, [RESULTS_NAME, IMAGES_NAME])  # before time is spent
-    album, summary = Album(output), Summary()
+    album, summary = Album(output, picture_format), Summary()
     coco = CocoOutput([*images, *videos], predictor.class_names, predictor.category_ids)
     start = time.perf_counter()
     with tqdm.tqdm(total=len(images), unit="image", desc="predict", leave=False) as progress:

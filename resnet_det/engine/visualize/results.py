@@ -35,7 +35,7 @@ from resnet_det.visualization import (
     make_skeleton,
     side_by_side,
 )
-from resnet_det.visualization.album import Album
+from resnet_det.visualization.album import PICTURE_FORMATS, Album
 from resnet_det.visualization.drawing import draw_labelled
 from resnet_det.visualization.gallery import KINDS
 
@@ -66,6 +66,7 @@ def draw_results(
     num_images: int,
     classes: Collection[str] | None = None,
     error_types: Collection[str] = (),
+    picture_format: str = PICTURE_FORMATS[0],
 ) -> Summary:
     """Write pictures with the ground truth on the left and saved predictions on the right, and gallery.html, for the
     first images of a data set. Colours tell what is right, wrong and missed at IoU 0.5 of the boxes; for a data set
@@ -91,7 +92,7 @@ def draw_results(
     chosen_classes = find_classes(classes, truth.class_names)
     skeleton = make_skeleton(metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules"))
     comparison, places = _compare(truth, make_detections(rows, truth), skeleton, chosen_classes, list(error_types))
-    album, summary = Album(output), Summary()
+    album, summary = Album(output, picture_format), Summary()
     start = time.perf_counter()
     for place in tqdm.tqdm(places[:num_images], unit="image", desc="draw", leave=False):
         path = Path(metadata.image_root, truth.images[place]["file_name"])

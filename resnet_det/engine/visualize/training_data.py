@@ -27,7 +27,7 @@ from resnet_det.visualization import (
     make_skeleton,
     side_by_side,
 )
-from resnet_det.visualization.album import Album
+from resnet_det.visualization.album import PICTURE_FORMATS, Album
 
 
 def draw_training_data(
@@ -38,6 +38,7 @@ def draw_training_data(
     num_images: int,
     num_augmented: int,
     classes: Collection[str] | None = None,
+    picture_format: str = PICTURE_FORMATS[0],
 ) -> Summary:
     """Write pictures of the first images of a data set, as annotated beside ``num_augmented`` augmented versions, and
     gallery.html.
@@ -59,7 +60,7 @@ def draw_training_data(
     skeleton = make_skeleton(metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules"))
     shown = Filter(classes=find_classes(classes, class_names))
     mapper = build_mapper(cfg, True, dicts)
-    album, summary = Album(output), Summary()
+    album, summary = Album(output, picture_format), Summary()
     start = time.perf_counter()
     chosen = [
         (place, entry)

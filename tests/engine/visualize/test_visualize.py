@@ -35,6 +35,24 @@ def test_a_folder_and_a_pattern_and_a_file(run, folder, weights, tmp_path):
     assert len(run("--input", folder, "--num-images", "2", opts=weights).written) == 2
 
 
+@pytest.mark.parametrize(
+    ("what", "written"),
+    [
+        (["--input", "a.jpg"], ["a.jpg"]),
+        (["--features", "--input", "a.jpg", "--num-detections", "0"], ["a-features.jpg"]),
+        (["--results", "results.json", "--num-images", "1"], ["000001.jpg"]),
+        (["--dataset", "vis_val", "--num-images", "1"], ["000001.jpg"]),
+    ],
+)
+def test_pictures_are_jpeg_where_asked(run, folder, weights, what, written):
+    (folder / "results.json").write_text("[]")
+    what = [folder / word if "." in word else word for word in what]
+    summary = run(*what, *ALL, "--picture-format", "jpg", opts=weights)
+    assert [path.name for path in summary.written] == written
+    assert summary.written[0].read_bytes().startswith(b"\xff\xd8\xff")
+    assert f'href="{written[0]}"' in summary.page.read_text()
+
+
 def test_a_corrupt_image_and_video_are_named_and_passed_over(run, folder, weights, caplog):
     good = (folder / "b.png").read_bytes()
     (folder / "b.png").write_bytes(good[: len(good) // 2])
