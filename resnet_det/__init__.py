@@ -1,5 +1,7 @@
 """Our own ResNet backbone for Detectron2. Importing the package registers its builders (MODEL.BACKBONE.NAME)."""
 
+import resnet_det.quiet_imports  # noqa: F401  # isort: skip  # before all others
+
 from resnet_det.config import add_resnet_det_config
 from resnet_det.modeling import ResNet, make_resnet, prepare_for_inference, replace_detectron2_resnet
 from resnet_det.weights import LoadReport, load_weights

@@ -38,6 +38,11 @@ def test_every_tool_has_help(request, run_tool_here):
         assert f"usage: {tool.name}" in run.stdout, tool
 
 
+def test_no_tool_begins_with_warnings_of_others(run_tool):
+    run = run_tool("evaluate.py", "--help")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("tool", "args", "message"),
     [
