@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -43,6 +44,29 @@ def test_an_evaluation_ends_with_a_report(small_data, default_cfg, tmp_path, mon
     assert f"{weights}, sha256 " in text
     assert "build_resnet_det_fpn_backbone" in text
     assert "data:image/jpeg" in text
+
+
+def test_a_set_without_annotations_is_predicted_on(small_data, default_cfg, tmp_path, monkeypatch, request):
+    """As COCO's test-dev, whose results a server evaluates."""
+    monkeypatch.chdir(request.config.rootpath)
+    default_cfg.merge_from_file(DEMO)
+    default_cfg.MODEL.DEVICE = "cpu"
+    weights, test_dev = tmp_path / "weights.pth", tmp_path / "image_info_test-dev.json"
+    torch.save({"model": build_model(default_cfg).state_dict()}, weights)
+    content = json.loads(Path(small_data["val"][0]).read_text())
+    del content["annotations"]
+    test_dev.write_text(json.dumps(content))
+    data = ["--test-data", test_dev, small_data["val"][1], "OUTPUT_DIR", tmp_path / "out"]
+    args = ["--config-file", DEMO, "--eval-only", *data, "MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", weights]
+    args += ["INPUT.MIN_SIZE_TEST", "64", "MODEL.ROI_HEADS.SCORE_THRESH_TEST", "0.0"]
+    train_or_evaluate(build_train_parser().parse_args(list(map(str, args))))
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert "image_info_test-dev has no annotations: predictions are written, not evaluated" in log
+    rows = json.loads((tmp_path / "out" / "inference" / "coco_instances_results.json").read_text())
+    assert {row["image_id"] for row in rows} == {image["id"] for image in content["images"]}
+    assert {row["category_id"] for row in rows} <= {category["id"] for category in content["categories"]}
+    assert json.loads((tmp_path / "out" / "results.json").read_text()) == {}
+    assert not (tmp_path / "out" / "report.html").exists()
 
 
 @pytest.fixture

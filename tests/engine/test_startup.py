@@ -133,7 +133,7 @@ def test_missing_images_stop_before_training(coco_files, tmp_path):
 
 
 def test_a_contradictory_number_of_classes_is_an_error(own_data, tmp_path):
-    with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but small_train, small_val have 6 classes"):
+    with pytest.raises(InputError, match=r"NUM_CLASSES is 7, but the data .small_train, small_val. have 6 classes"):
         setup_cfg(parse("--config-file", FASTER, *own_data, "MODEL.ROI_HEADS.NUM_CLASSES", "7", out=tmp_path))
 
 

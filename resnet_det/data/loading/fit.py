@@ -96,7 +96,7 @@ def set_num_classes(
     if num_classes in (None, configured):
         return
     if configured != DETECTRON2_NUM_CLASSES and (key in set_keys or not follows_data):
-        raise InputError(f"{key} is {configured}, but {', '.join(names)} have {num_classes} classes")
+        raise InputError(f"{key} is {configured}, but the data ({', '.join(names)}) have {num_classes} classes")
     cfg.MODEL[node].NUM_CLASSES = num_classes
     logger.info("%s set to %d, as many as the data have", key, num_classes)
 
@@ -142,13 +142,14 @@ def _fit_keypoints(
     key, configured = "MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS", cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS
     if configured != count:
         if key in set_keys or configured != NUM_COCO_KEYPOINTS:
-            raise InputError(f"{key} is {configured}, but {', '.join(known)} have {count} keypoints")
+            raise InputError(f"{key} is {configured}, but the data ({', '.join(known)}) have {count} keypoints")
         cfg.MODEL.ROI_KEYPOINT_HEAD.NUM_KEYPOINTS = count
         logger.info("%s set to %d, as many as the data have", key, count)
     sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
     if sigmas and len(sigmas) != count:
         raise InputError(
-            f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers, but {', '.join(known)} have {count} keypoints"
+            f"TEST.KEYPOINT_OKS_SIGMAS has {len(sigmas)} numbers, but the data ({', '.join(known)}) have {count} "
+            "keypoints"
         )
     if not sigmas and count != NUM_COCO_KEYPOINTS:
         cfg.TEST.KEYPOINT_OKS_SIGMAS = [DEFAULT_SIGMA] * count
