@@ -18,7 +18,7 @@ def test_two_processes_train_and_evaluate(make_args, tmp_path, monkeypatch, capf
     args = build_train_parser().parse_args([*TWO_PROCESSES, *make_args("SOLVER.MAX_ITER", 2)])
     launch(train_or_evaluate, args)
     assert "World size: 2" in capfd.readouterr().out
-    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox", "segm"}
+    assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox", "segm", "facts"}
 
 
 def test_a_wrong_input_is_one_message_of_each_process(capfd):

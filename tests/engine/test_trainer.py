@@ -40,6 +40,8 @@ def test_training_moves_every_parameter_and_writes_results(make_cfg, optimizer, 
     assert set(results) == {"bbox", "segm"}
     written = json.loads(Path(trainer.cfg.OUTPUT_DIR, "results.json").read_text())
     assert written["bbox"].keys() == results["bbox"].keys() >= {"AP", "AP50", "AP-disc"}
+    facts = written.pop("facts")
+    assert [list(facts[what]) for what in ("trained on", "evaluated on")] == [["small_train"], ["small_val"]]
     assert all(value is None or 0 <= value <= 100 for task in written.values() for value in task.values())
 
 
