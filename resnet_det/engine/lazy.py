@@ -133,7 +133,7 @@ class LazyRun(TrainingRun):
             lambda start_iter: iter(_build_train_loader(cfg, self.seed, start_iter)),
             optimizer,
             amp_dtype=getattr(torch, train.amp.get("dtype", "float16")) if train.amp.enabled else None,
-            accumulate=train.get("accumulate", 1),
+            accumulate=_read_accumulate(cfg),
             clip_grad_norm=train.get("clip_grad_norm", 0.0),
             ema_decay=train.get("ema_decay", 0.0),
             seed=comm.shared_random_seed() if train.get("seed", -1) < 0 else train.seed,
@@ -142,7 +142,7 @@ class LazyRun(TrainingRun):
         scheduler = LRMultiplier(optimizer, instantiate(cfg.lr_multiplier), train.max_iter)
         fixed = {
             "dataloader.train.total_batch_size": cfg.dataloader.train.get("total_batch_size"),
-            "train.accumulate": train.get("accumulate", 1),
+            "train.accumulate": _read_accumulate(cfg),
             "optimizer": str(cfg.optimizer["_target_"]),
         }
         super().__init__(step, scheduler, train.output_dir, train.max_iter, fixed_settings=fixed)
@@ -157,7 +157,7 @@ class LazyRun(TrainingRun):
             self.best = BestWeights(train.best_metric, patience=patience, direction=direction)
         is_main = comm.is_main_process()
         writers = default_writers(train.output_dir, train.max_iter) if is_main else []
-        images = cfg.dataloader.train.get("total_batch_size", 1) * train.get("accumulate", 1)
+        images = cfg.dataloader.train.get("total_batch_size", 1) * _read_accumulate(cfg)
         return [
             hooks.IterationTimer(),
             ThroughputHook(images),
@@ -179,13 +179,16 @@ class LazyRun(TrainingRun):
         return self._last_eval_results
 
 
+def _read_accumulate(cfg: DictConfig) -> int:
+    return cfg.train.get("accumulate", 1)
+
+
 def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoader:
     """From ``start_iter`` on if the loader is ours; Detectron2's begins anew after a resume."""
     node = cfg.dataloader.train
     ours = (make_train_loader, f"{make_train_loader.__module__}.{make_train_loader.__qualname__}")
     if node["_target_"] in ours:  # by name in a config that was saved
-        accumulate = cfg.train.get("accumulate", 1)
-        return instantiate({**node, "seed": seed, "start_step": start_iter, "accumulate": accumulate})
+        return instantiate({**node, "seed": seed, "start_step": start_iter, "accumulate": _read_accumulate(cfg)})
     return instantiate(node)
 
 

@@ -328,11 +328,13 @@ def test_evaluation_of_a_run_takes_the_average_that_the_run_is_judged_by(make_ar
     assert torch.equal(seen[0], load(tmp_path / "out", "model_final_ema.pth")["model"]["conv.weight"])
 
 
-def test_a_trace_opens(make_toy, tmp_path):
-    make_toy("RESNET_DET.TRAIN.PROFILE", True, "SOLVER.MAX_ITER", 3).train()
+@pytest.mark.parametrize(("length", "first", "count"), [(3, 2, 1), (13, 5, 5)])
+def test_a_trace_of_some_iterations_opens(make_toy, tmp_path, length, first, count):
+    make_toy("RESNET_DET.TRAIN.PROFILE", True, "SOLVER.MAX_ITER", length).train()
     (path,) = (tmp_path / "out").glob("profile_*.json")
-    events = json.loads(path.read_text())["traceEvents"]
-    assert any("conv2d" in event.get("name", "") for event in events)
+    assert path.name == f"profile_{first:07d}.json"
+    names = [event.get("name", "") for event in json.loads(path.read_text())["traceEvents"]]
+    assert names.count("aten::conv2d") == count
 
 
 def test_the_length_may_be_said_in_epochs(make_args, tmp_path):

@@ -47,12 +47,14 @@ def test_a_raw_torchvision_file_trains(parse, torchvision_file):
 
 
 def test_the_backbone_starts_from_the_file(parse, torchvision_file):
-    trainer = Trainer(setup_cfg(parse(FASTER.format(18), "MODEL.WEIGHTS", torchvision_file(18))))
+    opts = ["MODEL.WEIGHTS", torchvision_file(18), "RESNET_DET.TRAIN.EMA_DECAY", 0.9]
+    trainer = Trainer(setup_cfg(parse(FASTER.format(18), *opts)))
     trainer.resume_or_load(resume=False)
     expected = torch.load(torchvision_file(18))
-    resnet = trainer.model.backbone.bottom_up
-    assert torch.equal(resnet.res5[1].conv2.weight, expected["layer4.1.conv2.weight"])
-    assert torch.equal(resnet.stem.conv1.norm.running_var, expected["bn1.running_var"])
+    for model in (trainer.model, trainer.ema.module):
+        resnet = model.backbone.bottom_up
+        assert torch.equal(resnet.res5[1].conv2.weight, expected["layer4.1.conv2.weight"])
+        assert torch.equal(resnet.stem.conv1.norm.running_var, expected["bn1.running_var"])
 
 
 def test_a_file_of_another_depth_stops_before_training(parse, torchvision_file):
