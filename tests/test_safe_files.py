@@ -13,6 +13,7 @@ import torch
 import yaml
 from detectron2.config import get_cfg
 from detectron2.data.build import load_proposals_into_dataset
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 
 from resnet_det import add_resnet_det_config
@@ -90,6 +91,21 @@ def test_tuples_and_dumped_configs_are_read(tmp_path):
     path.write_text(cfg.dump())
     assert yaml.safe_load(merge_cfg(str(path), []).dump()) == yaml.safe_load(cfg.dump())
     assert read_yaml(path) == yaml.safe_load(cfg.dump())
+
+
+@pytest.mark.parametrize("tag", ["object", "object/new"])
+def test_shapes_in_saved_lazy_configs_are_read_as_data(tmp_path, tag):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.dump({"shape": ShapeSpec(channels=3, stride=8)}))
+    assert read_yaml(path) == {"shape": ShapeSpec(channels=3, stride=8)}
+    by_name, by_position = "{channels: 3, height: null, width: null, stride: 8}", "[3, null, null, 8]"
+    for sizes in (by_name, by_position):
+        path.write_text(f"shape: !!python/{tag}:detectron2.layers.shape_spec.ShapeSpec {sizes}\n")
+        assert read_yaml(path) == {"shape": ShapeSpec(channels=3, stride=8)}
+    for sizes in ("{depth: 3}", "{channels: 3.5}", "[3, [1]]", "[true]"):
+        path.write_text(f"shape: !!python/{tag}:detectron2.layers.shape_spec.ShapeSpec {sizes}\n")
+        with pytest.raises(InputError, match=r"line 1: a ShapeSpec has channels, height, width, stride, whole numbers"):
+            read_yaml(path)
 
 
 def test_a_lazy_config_in_yaml_runs_nothing_when_it_is_read(tmp_path):

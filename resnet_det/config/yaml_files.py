@@ -12,12 +12,14 @@ from typing import Any
 import yaml
 from detectron2.config import CfgNode
 from detectron2.config.compat import guess_version
+from detectron2.layers import ShapeSpec
 from detectron2.utils.file_io import PathManager
 
 from resnet_det.errors import InputError
 
 _EVAL = "tag:yaml.org,2002:python/object/apply:eval"  # in Detectron2's Base-RetinaNet.yaml
 _PYTHON = "tag:yaml.org,2002:python/"
+_SIZES = ("channels", "height", "width", "stride")
 _MAX_NUMBERS = 10_000
 _OPERATORS = {
     ast.Add: operator.add,
@@ -35,11 +37,21 @@ class RefusedYamlError(InputError):
 
 
 class _DataLoader(yaml.SafeLoader):
-    """yaml's SafeLoader, which takes Python's tuples too, and the arithmetic in eval tags."""
+    """yaml's SafeLoader, which takes Python's tuples too, ShapeSpecs, and the arithmetic in eval tags."""
 
     def construct_arithmetic(self, node: yaml.Node) -> Any:
         (text,) = self.construct_sequence(node) if isinstance(node, yaml.SequenceNode) else (None,)
         return evaluate_arithmetic(text)
+
+    def construct_shape(self, node: yaml.Node) -> ShapeSpec:
+        """Detectron2's ShapeSpec, which saved LazyConfigs hold: by position from v0.5, by name from later ones."""
+        by_name = isinstance(node, yaml.MappingNode)
+        sizes = self.construct_mapping(node) if by_name else dict(zip(_SIZES, self.construct_sequence(node)))  # noqa: B905
+        if not sizes.keys() <= set(_SIZES) or not all(type(size) in (int, type(None)) for size in sizes.values()):
+            raise RefusedYamlError(
+                f"line {node.start_mark.line + 1}: a ShapeSpec has {', '.join(_SIZES)}, whole numbers"
+            )
+        return ShapeSpec(**sizes)
 
     def refuse(self, suffix: str, node: yaml.Node) -> Any:
         line = node.start_mark.line + 1
@@ -48,6 +60,8 @@ class _DataLoader(yaml.SafeLoader):
 
 _DataLoader.add_constructor(_EVAL, _DataLoader.construct_arithmetic)
 _DataLoader.add_constructor(f"{_PYTHON}tuple", lambda loader, node: tuple(loader.construct_sequence(node, deep=True)))
+for _kind in ("object", "object/new"):
+    _DataLoader.add_constructor(f"{_PYTHON}{_kind}:detectron2.layers.shape_spec.ShapeSpec", _DataLoader.construct_shape)
 _DataLoader.add_multi_constructor(_PYTHON, _DataLoader.refuse)
 
 

@@ -17,6 +17,7 @@ from detectron2.evaluation import inference_on_dataset, print_csv_format
 from detectron2.solver.lr_scheduler import LRMultiplier
 from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
+from detectron2.utils.registry import locate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader
@@ -143,7 +144,7 @@ class LazyRun(TrainingRun):
         fixed = {
             "dataloader.train.total_batch_size": cfg.dataloader.train.get("total_batch_size"),
             "train.accumulate": _read_accumulate(cfg),
-            "optimizer": str(cfg.optimizer["_target_"]),
+            "optimizer": str(_find_target(cfg.optimizer)),
         }
         super().__init__(step, scheduler, train.output_dir, train.max_iter, fixed_settings=fixed)
         self.register_hooks(self.build_hooks())
@@ -179,6 +180,12 @@ class LazyRun(TrainingRun):
         return self._last_eval_results
 
 
+def _find_target(node: DictConfig) -> Any:
+    """What a node calls; in a config that was saved it is a name."""
+    target = node["_target_"]
+    return locate(target) if isinstance(target, str) else target
+
+
 def _read_accumulate(cfg: DictConfig) -> int:
     return cfg.train.get("accumulate", 1)
 
@@ -186,8 +193,7 @@ def _read_accumulate(cfg: DictConfig) -> int:
 def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoader:
     """From ``start_iter`` on if the loader is ours; Detectron2's begins anew after a resume."""
     node = cfg.dataloader.train
-    ours = (make_train_loader, f"{make_train_loader.__module__}.{make_train_loader.__qualname__}")
-    if node["_target_"] in ours:  # by name in a config that was saved
+    if _find_target(node) is make_train_loader:
         return instantiate({**node, "seed": seed, "start_step": start_iter, "accumulate": _read_accumulate(cfg)})
     return instantiate(node)
 
