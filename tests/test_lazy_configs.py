@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from resnet_det import add_resnet_det_config
 from resnet_det.data import make_train_loader
 from resnet_det.engine import load_lazy_config
-from resnet_det.engine.lazy import _build_train_loader
+from resnet_det.engine.lazy import _build_train_loader, _count_images
 from resnet_det.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
@@ -130,6 +130,7 @@ def test_a_resumed_run_with_accumulation_has_the_batches_that_were_left():
         accumulate = cfg.train.get("accumulate", 1)
         whole = list(islice(_build_train_loader(cfg, 3, 0), 12))
         assert list(islice(_build_train_loader(cfg, 3, 4), 12 - 4 * accumulate)) == whole[4 * accumulate :]
+        assert _count_images(cfg) == 2 * accumulate
 
 
 def test_wrong_input():

@@ -158,10 +158,9 @@ class LazyRun(TrainingRun):
             self.best = BestWeights(train.best_metric, patience=patience, direction=direction)
         is_main = comm.is_main_process()
         writers = default_writers(train.output_dir, train.max_iter) if is_main else []
-        images = cfg.dataloader.train.get("total_batch_size", 1) * _read_accumulate(cfg)
         return [
             hooks.IterationTimer(),
-            ThroughputHook(images),
+            ThroughputHook(_count_images(cfg)),
             hooks.LRScheduler(),
             self.checkpoint_hook,
             self.signals,
@@ -188,6 +187,11 @@ def _find_target(node: DictConfig) -> Any:
 
 def _read_accumulate(cfg: DictConfig) -> int:
     return cfg.train.get("accumulate", 1)
+
+
+def _count_images(cfg: DictConfig) -> int:
+    """Images that an optimizer step takes, of all processes."""
+    return cfg.dataloader.train.get("total_batch_size", 1) * _read_accumulate(cfg)
 
 
 def _build_train_loader(cfg: DictConfig, seed: int, start_iter: int) -> DataLoader:

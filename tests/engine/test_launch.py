@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from detectron2.utils import comm
 
 from resnet_det.engine import build_train_parser, launch, train_or_evaluate
-from resnet_det.engine.launch import TIMEOUT, choose_url, uses_gpu
+from resnet_det.engine.launch import TIMEOUT, _create_local_process_group, choose_url, uses_gpu
 from resnet_det.errors import InputError
 
 TWO_PROCESSES = ["--num-gpus", "2", "--dist-url", "auto"]
@@ -76,3 +78,16 @@ def test_more_gpus_than_there_are_is_an_error(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     with pytest.raises(InputError, match="--num-gpus 4: this machine has 1"):
         launch(print, build_train_parser().parse_args(["--num-gpus", "4"]))
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_processes_of_a_machine_are_a_group(monkeypatch, rank):
+    """Two machines of two processes each, as Detectron2 v0.5 is told."""
+    monkeypatch.delattr(comm, "create_local_process_group", raising=False)
+    monkeypatch.setattr(comm, "_LOCAL_PROCESS_GROUP", None)
+    monkeypatch.setattr(comm, "get_rank", lambda: rank)
+    monkeypatch.setattr(comm, "get_world_size", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "new_group", list)
+    _create_local_process_group(2)
+    expected = [0, 1] if rank < 2 else [2, 3]
+    assert expected == comm._LOCAL_PROCESS_GROUP

@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from PIL import Image
 
 from resnet_det.engine import Predictor
+from resnet_det.engine.predictor import find_category_ids
 
 
 @pytest.mark.parametrize(("image_format", "channels"), [("BGR", 3), ("RGB", 3), ("L", 1)])
@@ -29,3 +31,11 @@ def test_images_are_converted_as_in_training(image_format, channels, default_cfg
     expected = read_image(str(tmp_path / "image.png"), image_format)
     assert np.array_equal(got.permute(1, 2, 0).numpy(), expected.reshape(64, 80, channels))
     assert len(predictor.predict([rgb[:, :, ::-1]])) == 1
+
+
+def test_category_ids_are_in_the_order_of_the_classes(default_cfg):
+    MetadataCatalog.get("ids_train").thing_dataset_id_to_contiguous_id = {3: 2, 5: 0, 9: 1}
+    default_cfg.DATASETS.TEST, default_cfg.DATASETS.TRAIN = (), ("ids_train",)
+    assert find_category_ids(default_cfg, 3) == [5, 9, 3]
+    assert find_category_ids(default_cfg, 4) == [1, 2, 3, 4], "of other data"
+    MetadataCatalog.remove("ids_train")
