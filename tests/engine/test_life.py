@@ -328,6 +328,13 @@ def test_evaluation_of_a_run_takes_the_average_that_the_run_is_judged_by(make_ar
     assert torch.equal(seen[0], load(tmp_path / "out", "model_final_ema.pth")["model"]["conv.weight"])
 
 
+@pytest.mark.parametrize(("opts", "copies"), [([], 2), (["RESNET_DET.TRAIN.EMA_DECAY", 0.9], 3)])
+def test_how_large_a_checkpoint_gets_is_known_before(make_toy, opts, copies):
+    trainer = make_toy(*opts)
+    numbers = sum(parameter.numel() for parameter in trainer.model.parameters())
+    assert trainer._trainer.state_mib() == copies * numbers * 4 / 2**20
+
+
 @pytest.mark.parametrize(("length", "first", "count"), [(3, 2, 1), (13, 5, 5)])
 def test_a_trace_of_some_iterations_opens(make_toy, tmp_path, length, first, count):
     make_toy("RESNET_DET.TRAIN.PROFILE", True, "SOLVER.MAX_ITER", length).train()
