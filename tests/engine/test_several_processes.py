@@ -54,13 +54,15 @@ def run(step, count):
 def work(rank, folder):
     from detectron2.utils import comm
 
+    from resnet_det.engine.launch import _leave_process_group
+
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     if hasattr(comm, "create_local_process_group"):
         comm.create_local_process_group(2)
     for job in (train_with_accumulation, norms_before_a_checkpoint, fail_in_the_second, signal_the_second, decide):
         torch.save(job(rank, Path(folder)), Path(folder, f"{job.__name__}_{rank}.pth"))
-    dist.destroy_process_group()
+    _leave_process_group()
 
 
 @pytest.fixture(scope="module")
