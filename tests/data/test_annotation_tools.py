@@ -18,7 +18,7 @@ from resnet_det.data.formats.csv_boxes import read_csv
 from resnet_det.data.formats.label_studio import decode_brush, read_label_studio
 from resnet_det.data.formats.labelme import read_labelme
 from resnet_det.data.formats.labels import describe_losses, to_coco, write_coco
-from resnet_det.data.formats.shapes import clip_polygon, encode_labels, make_outline, outline_ellipse
+from resnet_det.data.formats.shapes import clip_polygon, encode_labels, make_outline, outline_ellipse, read_point
 from resnet_det.data.formats.via import read_via
 from resnet_det.errors import InputError
 
@@ -446,3 +446,10 @@ def test_the_tool_says_what_was_not_read(folder, run_tool_here):
     again = run_tool_here("prepare_dataset.py", "labelme", folder, "--strict", "--output", folder / "new")
     assert again.returncode == 2
     assert "it has no label" in again.stderr
+
+
+@pytest.mark.parametrize("point", [[1, 2, 3], [1], [None, 1], ["a", 2], 3, [1, float("nan")]])
+def test_a_point_is_two_numbers(point):
+    assert read_point([1, "2.5"]) == (1, 2.5)
+    with pytest.raises(InputError, match=r"a point is .*; two numbers would be right"):
+        read_point(point)

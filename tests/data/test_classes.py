@@ -106,11 +106,11 @@ def test_a_choice_of_classes_is_what_is_trained_and_evaluated(default_cfg, sets,
 
 def test_what_a_set_lacks_stays_a_class_without_objects(default_cfg, sets, tmp_path):
     cfg = default_cfg
-    small = write_set(tmp_path, "small", (3, 1), names=("emu", "dog"))
+    small = write_set(tmp_path, "small", (3, 2), names=("emu", "dog"))
     configure(cfg, (sets[0], small), ["cat", "emu"])
     assert widths_of_classes(small[0]) == {1: 12}
     data = read_coco(small[1], classes=["cat", "emu"])
-    assert [(entry["id"], entry["name"]) for entry in data.categories] == [(2, "cat"), (3, "emu")]
+    assert [(entry["id"], entry["name"]) for entry in data.categories] == [(1, "cat"), (3, "emu")]
     assert "it has no class 'cat', which was chosen" in list(data.describe_warnings())
     assert data.count_use().left_out == {"objects: other-class": 1}
 

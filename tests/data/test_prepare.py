@@ -13,7 +13,14 @@ from PIL import Image
 from resnet_det.data import read_coco, read_coco_json
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.formats.labels import count_objects, describe_losses, polygon_area, write_coco
+from resnet_det.data.formats.labels import (
+    LabelledImage,
+    count_objects,
+    describe_losses,
+    mask_area,
+    polygon_area,
+    write_coco,
+)
 from resnet_det.data.formats.voc import read_voc
 from resnet_det.data.formats.yolo import read_yolo
 from resnet_det.errors import InputError
@@ -181,6 +188,12 @@ def test_yolo_without_yaml_takes_names_and_the_folders_as_splits(yolo):
     assert [(split.name, len(split.images)) for split in splits] == [("train", 1), ("val", 2)]
     assert [item.class_name for item in splits[0].images[0].objects] == ["y", "x"]
     assert names.names == ["x", "y"]
+    assert splits[0].notes == []
+    (yolo / "classes.txt").write_text("p\nq\n")
+    splits, names = read_yolo(yolo, ["x", "y"])
+    assert (names.names, splits[0].notes) == (["x", "y"], [])
+    splits, names = read_yolo(yolo)
+    assert (names.names, splits[0].notes) == (["p", "q"], [f"classes from {yolo / 'classes.txt'}: p, q"])
 
 
 @pytest.mark.parametrize(
@@ -402,3 +415,10 @@ def test_labels_of_darknet_are_beside_their_images(yolo):
     (yolo / "data.yaml").write_text("train: obj\nnames: [cat, dog]\n")
     (split,), _ = read_yolo(yolo)
     assert (split.num_objects, split.notes) == (2, [])
+
+
+def test_the_area_of_a_polygon_is_exact_and_of_several_that_of_their_union():
+    image = LabelledImage("a.png", 30, 20, [])
+    corner, shifted = [0, 0, 4, 0, 4, 2.5, 0, 2.5], [2, 0, 8, 0, 8, 4, 2, 4]
+    assert mask_area([corner], image) == 10
+    assert mask_area([[0, 0, 6, 0, 6, 4, 0, 4], shifted], image) == 32

@@ -276,7 +276,7 @@ def test_a_process_that_is_stuck_outside_python_is_ended(make_args, tmp_path, re
     start = time.monotonic()
     assert process.wait(timeout=60) == -signal.SIGKILL
     assert 1.5 < time.monotonic() - start < 30
-    assert "RESNET_DET.TRAIN.GRACE_SECONDS" in log.read_text()
+    assert "did not exit within RESNET_DET.TRAIN.GRACE_SECONDS of a signal: killed" in log.read_text()
 
 
 def test_an_evaluation_that_is_interrupted_in_two_processes_ends_both_and_is_made_up_for(make_args, tmp_path, request):

@@ -13,6 +13,7 @@ from evaluation_data import random_keypoints
 from resnet_det.benchmark.random_results import HEIGHT, WIDTH, random_results
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
+from resnet_det.evaluation.report import _top_confusions
 from resnet_det.evaluation.text import format_analysis, format_comparison
 
 EVIL = '<img src=x onerror=alert(1)> & "$x$".jpg'
@@ -262,3 +263,8 @@ def test_wrong_inputs_are_named(tmp_path, monkeypatch, change, options, message)
         options = {"images": tmp_path.relative_to(tmp_path) / options["images"]}
     with pytest.raises(InputError, match=message):
         evaluate_files(*write(tmp_path, content, results), **options)
+
+
+def test_confusions_are_shares_of_the_objects_of_a_class():
+    confusion = np.array([[5, 3, 2], [1, 8, 1], [4, 0, 0]])  # rows: what it is; the last: nothing
+    assert _top_confusions(confusion, ["a", "b"]) == [("a", "b", 3, 30.0), ("b", "a", 1, 10.0)]

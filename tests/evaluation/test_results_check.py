@@ -119,7 +119,7 @@ def test_a_wrong_file_is_told_apart(sound, name, tmp_path):
     ("changes", "text"),
     [
         ({"image_id": lambda row: str(row["image_id"])}, "in 600 of 600, image_id is a str"),
-        ({"image_id": lambda row: f"{row['image_id']:012d}"}, "image_id is the name of an image file"),
+        ({"image_id": lambda row: f"{row['image_id']:012d}"}, "in 600 of 600, image_id is the name of an image file"),
         ({"image_id": lambda row: f"{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
         ({"image_id": lambda row: f"data/val/{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
         ({"image_id": lambda row: f"C:\\val\\{row['image_id']:012d}.jpg"}, "image_id is the name of an image file"),
