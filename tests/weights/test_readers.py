@@ -9,7 +9,10 @@ from collections import OrderedDict
 import numpy as np
 import pytest
 import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from torch import nn
 
+from resnet_det import make_resnet
 from resnet_det.errors import InputError
 from resnet_det.weights import read_tensors, write_tensors
 
@@ -108,3 +111,13 @@ def test_wrong_paths(tensors, tmp_path):
         write_tensors(tensors, tmp_path / "a.onnx")
     with pytest.raises(InputError, match="strip the optimizer"):
         write_tensors(tensors, tmp_path / "a.pkl", extra={"optimizer": {}})
+
+
+def test_detectron2_finds_the_place_of_a_backbone_in_a_pkl_file(tmp_path):
+    """By the ends of names, which it looks at where the file asks for it."""
+    ours = make_resnet(14)
+    write_tensors(ours.state_dict(), tmp_path / "a.pkl")
+    model = nn.ModuleDict({"backbone": nn.ModuleDict({"bottom_up": make_resnet(14)})})
+    DetectionCheckpointer(model).load(str(tmp_path / "a.pkl"))
+    loaded = model["backbone"]["bottom_up"].state_dict()
+    assert all(torch.equal(tensor, loaded[name]) for name, tensor in ours.state_dict().items())
