@@ -19,6 +19,7 @@ from resnet_det.data import judge_content, read_coco_json, register_coco
 from resnet_det.data.coco.keypoints import DEFAULT_SIGMA
 from resnet_det.errors import InputError
 from resnet_det.evaluation import FastCOCOEvaluator
+from resnet_det.evaluation.build import list_metrics
 from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
@@ -190,3 +191,17 @@ def test_images_that_did_not_go_through_the_model_are_not_missed(tmp_path):
     assert found["AP"] / 100 == pytest.approx(expected[0], abs=1e-6)
     DatasetCatalog.remove("eval_part")
     MetadataCatalog.remove("eval_part")
+
+
+@pytest.mark.parametrize(
+    ("evaluator_type", "classes", "is_known"), [("coco", ["a"], True), ("lvis", ["a"], False), ("coco", None, False)]
+)
+def test_metrics_are_known_before_for_coco_sets_alone(default_cfg, evaluator_type, classes, is_known):
+    metadata = MetadataCatalog.get("metrics_val")
+    metadata.evaluator_type = evaluator_type
+    if classes:
+        metadata.thing_classes = classes
+    default_cfg.DATASETS.TEST = ("metrics_val",)
+    names = list_metrics(default_cfg)
+    MetadataCatalog.remove("metrics_val")
+    assert (names is not None and {"bbox/AP", "bbox/AP-a"} <= set(names)) == is_known
