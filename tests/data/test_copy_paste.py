@@ -10,6 +10,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 
 from resnet_det.data import build_mapper
 from resnet_det.data.mapping.copy_paste import choose_objects, paste_objects
+from resnet_det.data.mapping.mapper import find_sources
 from resnet_det.errors import InputError
 
 
@@ -138,3 +139,10 @@ def test_a_box_detector_gets_pasted_boxes_without_masks(paste_cfg, small_data):
 def test_data_without_masks_are_named(paste_cfg, coco_files):
     with pytest.raises(InputError, match=r"COPY_PASTE needs masks, and objects in 2 of 2 images have none .*a\.png"):
         build_mapper(paste_cfg, True, load_coco_json(*map(str, coco_files)))
+
+
+def test_objects_without_a_word_on_crowds_are_objects():
+    """As data sets of one's own have them: Detectron2's dicts need no iscrowd."""
+    mask = {"segmentation": [[0, 0, 4, 0, 4, 4]]}
+    dicts = [{"annotations": []}, {"annotations": [mask]}, {"annotations": [{**mask, "iscrowd": 1}]}]
+    assert find_sources(dicts).tolist() == [1]

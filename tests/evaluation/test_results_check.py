@@ -253,3 +253,16 @@ def test_random_results_are_sound(seed, number, caplog):
     check_results(clipped, truth, ["bbox"])
     check_results([], truth, ["bbox"])
     assert not caplog.text
+
+
+def test_classes_that_are_all_wrong_and_cannot_be_indices_are_left_as_they_are(sound, tmp_path):
+    content, results = copy.deepcopy(sound)
+    for entry in content["categories"]:
+        entry["id"] += 90
+    for annotation in content["annotations"]:
+        annotation["category_id"] += 90
+    ids = sorted(entry["id"] for entry in content["categories"])
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(change(results, category_id=lambda row: ids[(row["category_id"] + 1) % len(ids)])))
+    rows = read_results(path, make_ground_truth(judge_content(content)), ["bbox"])
+    assert len(rows) == len(results)
