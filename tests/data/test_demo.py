@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -109,3 +111,19 @@ def test_detectron2_loads_them_by_name(demo_data, monkeypatch):
 
 def test_flip_pairs_are_found_by_name():
     assert find_flip_pairs(["nose", "left_eye", "right_eye", "left_ear"]) == [("left_eye", "right_eye")]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_another_process_may_be_faster(tmp_path, monkeypatch, is_there):
+    folder = tmp_path / "demo"
+
+    def rename(_, target):
+        if is_there:
+            target.mkdir()
+        raise OSError("not empty" if is_there else "no space")
+
+    monkeypatch.setattr("resnet_det.data.demo.data.write_split", lambda *_: None)
+    monkeypatch.setattr(Path, "rename", rename)
+    with nullcontext() if is_there else pytest.raises(OSError, match="no space"):
+        assert make_demo_data(folder) == folder
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"] * is_there
