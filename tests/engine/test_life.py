@@ -374,3 +374,15 @@ def test_a_length_in_epochs_of_few_images_is_a_schedule(default_cfg, images):
     assert all(step < cfg.SOLVER.MAX_ITER for step in cfg.SOLVER.STEPS)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], cfg.SOLVER.BASE_LR)
     build_lr_scheduler(cfg, optimizer)
+
+
+def test_a_run_that_was_killed_before_its_last_file_gets_it(make_toy, tmp_path):
+    out = tmp_path / "out"
+    make_toy("SOLVER.MAX_ITER", 3).train()
+    expected = load(out, "model_final.pth")
+    (out / "model_final.pth").rename(out / "model_0000002.pth")
+    (out / "last_checkpoint").write_text("model_0000002.pth")
+    make_toy("SOLVER.MAX_ITER", 3, resume=True).train()
+    found = load(out, "model_final.pth")
+    assert found["iteration"] == expected["iteration"] == 2
+    assert all(torch.equal(tensor, found["model"][name]) for name, tensor in expected["model"].items())
