@@ -3,7 +3,13 @@
 import resnet_det.quiet_imports  # noqa: F401  # isort: skip  # before all others
 
 from resnet_det.config import add_resnet_det_config
-from resnet_det.modeling import ResNet, make_resnet, prepare_for_inference, replace_detectron2_resnet
+from resnet_det.modeling import (
+    ResNet,
+    make_resnet,
+    prepare_for_inference,
+    replace_detectron2_resnet,
+    use_fast_roi_align,
+)
 from resnet_det.weights import LoadReport, load_weights
 
 __version__ = "0.1.0"
@@ -17,4 +23,5 @@ __all__ = [
     "make_resnet",
     "prepare_for_inference",
     "replace_detectron2_resnet",
+    "use_fast_roi_align",
 ]

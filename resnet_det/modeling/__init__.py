@@ -6,6 +6,7 @@ from resnet_det.modeling.build import (
     build_resnet_det_fpn_backbone,
     build_retinanet_resnet_det_fpn_backbone,
 )
+from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.inference import prepare_for_inference
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.modeling.replacement import replace_detectron2_resnet
@@ -25,4 +26,5 @@ __all__ = [
     "make_resnet",
     "prepare_for_inference",
     "replace_detectron2_resnet",
+    "use_fast_roi_align",
 ]

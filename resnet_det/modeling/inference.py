@@ -7,15 +7,14 @@ import copy
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
-from detectron2.layers import ROIAlign
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
 from resnet_det.modeling.blocks import BasicBlock, BottleneckBlock, ResidualBlock
+from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.fused import conv_sum_relu
 from resnet_det.modeling.layers import AvgDownShortcut, DeformConv
 from resnet_det.modeling.norms import read_affine
-from resnet_det.modeling.roi_align import ThreadedROIAlign
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -47,7 +46,7 @@ def prepare_for_inference(
     if broken:
         raise ValueError(f"{len(broken)} tensors of the model hold NaN or infinity, the first is {broken[0]}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
-    _replace_roi_align_(model)
+    use_fast_roi_align(model)
     predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
     in_float32 = {part for predictor in predictors for part in predictor.modules()}
     for module in model.modules():
@@ -133,14 +132,6 @@ def _fold_(conv: Detectron2Conv2d) -> None:
     is_relu = conv.activation in (F.relu, F.relu_) or type(conv.activation) is nn.ReLU
     if type(conv) is Detectron2Conv2d and is_relu and conv.norm is None:
         conv.__class__ = ConvReLU  # not another module: heads keep theirs in lists besides
-
-
-def _replace_roi_align_(model: nn.Module) -> None:
-    for parent in list(model.modules()):
-        for name, module in list(parent.named_children()):
-            if type(module) is ROIAlign:
-                options = (module.output_size, module.spatial_scale, module.sampling_ratio, module.aligned)
-                setattr(parent, name, ThreadedROIAlign(*options))
 
 
 def _lay_channels_first(module: nn.Module, args: tuple) -> tuple:

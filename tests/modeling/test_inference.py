@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch._dynamo.testing
 import torch.nn.functional as F
-from detectron2.layers import Conv2d, ROIAlign
+from detectron2.layers import Conv2d
 from detectron2.modeling import build_model
 from models import build_pair, make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
 from torch import nn
@@ -17,7 +17,6 @@ from torch.nn.utils import parametrizations, prune
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling import make_fpn
 from resnet_det.modeling.inference import ConvReLU
-from resnet_det.modeling.roi_align import BOXES_AT_ONCE, ThreadedROIAlign
 
 FAMILY = {
     "R-18 FrozenBN": {"depth": 18, "norm": "FrozenBN"},
@@ -137,34 +136,6 @@ def test_in_bfloat16_heads_compute_in_it_and_boxes_are_float32():
     assert instances.pred_boxes.tensor.dtype == torch.float32
     assert instances.scores.isfinite().all()
     assert not torch.is_autocast_enabled("cpu")
-
-
-@pytest.mark.parametrize("num_rois", [0, 1, BOXES_AT_ONCE + 1, 1000])
-@torch.no_grad()
-def test_roi_align_with_several_threads_puts_out_the_same(num_rois, monkeypatch):
-    features = torch.randn(2, 8, 40, 50)
-    corners = torch.rand(num_rois, 2) * 100
-    images = torch.randint(2, (num_rois, 1)).float()
-    rois = torch.cat([images, corners, corners + torch.rand(num_rois, 2) * 80], dim=1)
-    options = ((7, 5), 0.25, 0, True)
-    calls = []
-    monkeypatch.setattr(ROIAlign, "forward", record(calls, ROIAlign.forward))
-    expected = ROIAlign(*options)(features, rois)
-    torch.set_num_threads(3)
-    try:
-        found = ThreadedROIAlign(*options)(features, rois)
-    finally:
-        torch.set_num_threads(1)
-    assert torch.equal(found, expected)
-    assert len(calls) == 1 + max(1, -(-num_rois // BOXES_AT_ONCE))
-
-
-def record(calls, function):
-    def run(*args):
-        calls.append(args)
-        return function(*args)
-
-    return run
 
 
 @torch.no_grad()
