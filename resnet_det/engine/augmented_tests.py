@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
-from contextlib import nullcontext
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
 from detectron2.modeling import GeneralizedRCNNWithTTA
@@ -20,9 +18,6 @@ def evaluate_with_augmentation(trainer: type[DefaultTrainer], cfg: CfgNode, mode
     """Results under "bbox_TTA", ...; none where TEST.AUG.ENABLED is not set.
 
     What is found goes to folders beside those of the evaluation without augmentation, which stay as they are.
-
-    Args:
-        model: may be a prepared one: Detectron2's class calls parts of it, without the precision that its forward sets.
     """
     if not cfg.TEST.AUG.ENABLED:
         return OrderedDict()
@@ -30,8 +25,5 @@ def evaluate_with_augmentation(trainer: type[DefaultTrainer], cfg: CfgNode, mode
         trainer.build_evaluator(cfg, name, os.fspath(inference_folder(cfg, name)) + "_TTA")
         for name in cfg.DATASETS.TEST
     ]
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(cfg.RESNET_DET.TEST.PREPARE)
-    is_prepared = dtype is not None and not model.training and any(p.dtype == dtype for p in model.parameters())
-    with torch.autocast(torch.device(cfg.MODEL.DEVICE).type, dtype) if is_prepared else nullcontext():
-        results = trainer.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
+    results = trainer.test(cfg, GeneralizedRCNNWithTTA(cfg, model), evaluators)
     return OrderedDict((f"{key}_TTA", value) for key, value in results.items())

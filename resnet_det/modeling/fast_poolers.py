@@ -62,7 +62,7 @@ def _is_supported(features: torch.Tensor, boxes: torch.Tensor) -> bool:
         and features.dim() == 4
         and boxes.dim() == 2
         and boxes.shape[1] == 5
-        and features.numel() > 0
+        and (features.numel() > 0 or len(boxes) == 0)
     )
 
 

@@ -14,7 +14,7 @@ from torch import nn
 def conv_sum_relu(
     conv: nn.Conv2d, x: torch.Tensor, summand: torch.Tensor | None = None, *, relu: bool = True, overwrite: bool = False
 ) -> torch.Tensor:
-    """``relu(conv(x) + summand)`` without gradients; under autocast in its type.
+    """``relu(conv(x) + summand)`` without gradients; in the type of the weight, or under autocast in that.
 
     ReLU makes NaN 0 here.
 
@@ -26,13 +26,14 @@ def conv_sum_relu(
         x: (N, C, H, W); summand: that of the output.
     """
     geometry = (conv.stride, conv.padding, conv.dilation, conv.groups)
-    dtype = _compute_dtype(x)
+    dtype = _compute_dtype(conv, x)
+    x = x.to(dtype)
     if not _is_fusible(conv, x, summand, dtype):
         out = F.conv2d(x, conv.weight, conv.bias, *geometry)
         out = out if summand is None else out + summand
         return F.relu(out) if relu else out
-    x, weight, bias, summand = (
-        tensor if tensor is None else tensor.to(dtype) for tensor in (x, conv.weight, conv.bias, summand)
+    weight, bias, summand = (
+        tensor if tensor is None else tensor.to(dtype) for tensor in (conv.weight, conv.bias, summand)
     )
     stride, padding, dilation, groups = geometry
     if summand is None:
@@ -50,12 +51,12 @@ def is_captured() -> bool:
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
-def _compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """What a convolution of ``x`` computes in: autocast's type, or its own."""
+def _compute_dtype(conv: nn.Conv2d, x: torch.Tensor) -> torch.dtype:
+    """What ``conv`` computes in: autocast's type, or that of its weight."""
     device_type = x.device.type
     if torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type):
         return x.dtype if x.dtype == torch.float64 else torch.get_autocast_dtype(device_type)
-    return x.dtype
+    return conv.weight.dtype
 
 
 def _find_onednn_dtypes() -> tuple[torch.dtype, ...]:

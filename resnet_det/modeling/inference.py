@@ -7,6 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
@@ -15,6 +16,15 @@ from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.fused import conv_sum_relu
 from resnet_det.modeling.layers import AvgDownShortcut, DeformConv
 from resnet_det.modeling.norms import read_affine
+from resnet_det.modeling.prepared import (
+    Float32Part,
+    PreparedModel,
+    PreparedPart,
+    cast_input_,
+    change_class_,
+    pool_in_float32_,
+    refuse_other_states_,
+)
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -23,23 +33,31 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def prepare_for_inference(
     model: nn.Module, *, dtype: torch.dtype = torch.float32, compile_backbone: bool = False
 ) -> nn.Module:
-    """A copy of ``model`` that detects the same, faster. It cannot be trained, and its state is not the model's.
+    """A copy of ``model`` that detects the same, faster. It cannot be trained.
 
     FrozenBN and BatchNorm are folded into Detectron2's convolutions before them, throughout the model (FPN and heads
     included), sums and ReLUs of residual blocks are done inside the convolutions, weights and features lie
-    channels-last. What is not exactly such a layer, or has hooks, is left as it is.
+    channels-last, and ROIAlign sums rows (:func:`resnet_det.use_fast_roi_align`). What is not exactly such a layer, or
+    has hooks, is left as it is.
+
+    The copy is a model of the same class, by ``isinstance``: it can be called part by part, deep-copied, pickled and
+    moved. It has weights of its own: delete ``model`` where memory counts. It loads states of models prepared alike,
+    and refuses others where norms were folded.
 
     Args:
         model: any Detectron2 model with our backbone, or the backbone itself.
         dtype: of convolutions and linear layers. With bfloat16 or float16 the model runs under autocast, its box
             predictors in float32: they are cheap, and scores and boxes come out of them.
-        compile_backbone: the first images then take minutes.
+        compile_backbone: the first images then take minutes. Copies of the model are not compiled.
 
     Raises:
-        ValueError: another dtype; a weight is NaN or infinite, which a prepared model would hide.
+        ValueError: another dtype; the model is prepared already; a weight is NaN or infinite, which a prepared model
+            would hide.
     """
     if dtype not in DTYPES:
         raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
+    if isinstance(model, PreparedModel):
+        raise ValueError(f"the model is prepared already, in {model.prepared_dtype}: prepare the one it was made of")
     broken = [
         n for n, tensor in model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()
     ]
@@ -47,27 +65,19 @@ def prepare_for_inference(
         raise ValueError(f"{len(broken)} tensors of the model hold NaN or infinity, the first is {broken[0]}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
     use_fast_roi_align(model)
-    predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
-    in_float32 = {part for predictor in predictors for part in predictor.modules()}
-    for module in model.modules():
-        if _is_ordinary_conv(module):
-            _fold_(module)
-        has_low_precision = not isinstance(module, DeformConv) and module not in in_float32
-        if has_low_precision and isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    folded = {module for module in model.modules() if _is_ordinary_conv(module) and _fold_(module)}
     for module in model.modules():
         if type(module) in _FUSED and _is_fusible(module):
             module.__class__ = _FUSED[type(module)]
+    if dtype != torch.float32:
+        _lower_(model, dtype)
     model.to(memory_format=torch.channels_last)
-    if hasattr(model, "roi_heads"):
-        model.roi_heads.register_forward_pre_hook(_lay_channels_first)
+    for module in model.modules():
+        if not folded.isdisjoint(module.modules()):
+            refuse_other_states_(module)
+    change_class_(model, PreparedModel, dtype)
     if compile_backbone:
         getattr(model, "backbone", model).compile(dynamic=True)
-    if dtype != torch.float32:
-        for predictor in predictors:
-            _run_in_float32_(predictor)
-        _run_under_autocast_(model, dtype)
     return model
 
 
@@ -119,8 +129,8 @@ def _is_fusible(block: ResidualBlock) -> bool:
     return plain and "forward" not in vars(block)
 
 
-def _fold_(conv: Detectron2Conv2d) -> None:
-    """Make a fixed norm part of weight and bias, and the ReLU of a head part of the convolution."""
+def _fold_(conv: Detectron2Conv2d) -> bool:
+    """Make a fixed norm part of weight and bias, if there is one, and the ReLU of a head part of the convolution."""
     affine = read_affine(conv.norm)
     if affine is not None:
         scale, shift = affine
@@ -132,32 +142,24 @@ def _fold_(conv: Detectron2Conv2d) -> None:
     is_relu = conv.activation in (F.relu, F.relu_) or type(conv.activation) is nn.ReLU
     if type(conv) is Detectron2Conv2d and is_relu and conv.norm is None:
         conv.__class__ = ConvReLU  # not another module: heads keep theirs in lists besides
+    return affine is not None
 
 
-def _lay_channels_first(module: nn.Module, args: tuple) -> tuple:
-    """Features as ROIAlign takes them, in float32 and channels-first, once for the poolers of all heads."""
-    images, features, *rest = args
-    pooled = set(getattr(module, "box_in_features", None) or getattr(module, "in_features", features))
-    laid = {name: value.float().contiguous() if name in pooled else value for name, value in features.items()}
-    return images, laid, *rest
-
-
-def _run_in_float32_(module: nn.Module) -> None:
-    plain_forward = module.forward
-
-    def forward(x: torch.Tensor) -> object:
-        with torch.autocast(x.device.type, enabled=False):
-            return plain_forward(x.float())
-
-    module.forward = forward
-
-
-def _run_under_autocast_(model: nn.Module, dtype: torch.dtype) -> None:
-    plain_forward = model.forward
-
-    def forward(*args: object, **kwargs: object) -> object:
-        device_type = next(model.parameters()).device.type
-        with torch.autocast(device_type, dtype, cache_enabled=False):
-            return plain_forward(*args, **kwargs)
-
-    model.forward = forward
+def _lower_(model: nn.Module, dtype: torch.dtype) -> None:
+    """Let convolutions and linear layers compute in ``dtype``, but for those of box predictors."""
+    predictors = [module for module in model.modules() if isinstance(module, FastRCNNOutputLayers)]
+    in_float32 = {part for predictor in predictors for part in predictor.modules()}
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and not isinstance(module, DeformConv):
+            cast_input_(module)
+            if module not in in_float32:
+                for parameter in module.parameters(recurse=False):
+                    parameter.data = parameter.data.to(dtype)
+        elif isinstance(module, ROIPooler):
+            pool_in_float32_(module)
+    for predictor in predictors:
+        change_class_(predictor, Float32Part, dtype)
+    if hasattr(model, "backbone"):  # a detector, whose parts are called by themselves too
+        for part in model.children():
+            if next(part.parameters(), None) is not None:
+                change_class_(part, PreparedPart, dtype)
