@@ -17,6 +17,7 @@ from detectron2.modeling import build_model
 from detectron2.solver import build_lr_scheduler, build_optimizer
 from detectron2.utils.events import EventStorage, JSONWriter
 
+from resnet_det import use_fast_roi_align
 from resnet_det.config import merge_cfg
 from resnet_det.data import prepare_cfg_datasets, register_cfg_datasets
 from resnet_det.engine.initial_weights import load_initial_weights, load_trained_weights
@@ -71,6 +72,7 @@ def run(args):
         raise InputError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} holds a model_final.pth: set another one")
     Path(cfg.OUTPUT_DIR).mkdir(parents=True, exist_ok=True)
     model = build_model(cfg)
+    use_fast_roi_align(model)
     if args.eval_only:
         load_trained_weights(cfg, model)
     else:

@@ -42,6 +42,7 @@ from resnet_det.engine.startup import choose_device
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results
+from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.weights import load_weights
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,7 @@ def train_or_evaluate_lazy(args: argparse.Namespace) -> dict[str, Any] | None:
     default_setup(cfg, args)
     setup_logger(output_dir, name="resnet_det", distributed_rank=comm.get_rank())
     model = instantiate(cfg.model).to(cfg.train.device)
+    speed_up_on_cpus_(model)
     if args.eval_only:
         report = load_weights(model, cfg.train.init_checkpoint)
         if report.missing or report.wrong_shape:

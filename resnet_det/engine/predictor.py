@@ -19,6 +19,7 @@ from PIL import Image
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import prepare_as_configured
 from resnet_det.errors import InputError
+from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.visualization import Skeleton, make_skeleton
 
 logger = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Predictor:
         """
         self.model = build_model(cfg).eval()
         load_trained_weights(cfg, self.model)
+        speed_up_on_cpus_(self.model)
         if not differentiable:
             self.model = prepare_as_configured(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST

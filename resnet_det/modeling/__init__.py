@@ -6,7 +6,7 @@ from resnet_det.modeling.build import (
     build_resnet_det_fpn_backbone,
     build_retinanet_resnet_det_fpn_backbone,
 )
-from resnet_det.modeling.fast_poolers import use_fast_roi_align
+from resnet_det.modeling.fast_poolers import speed_up_on_cpus_, use_fast_roi_align
 from resnet_det.modeling.inference import prepare_for_inference
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.modeling.replacement import replace_detectron2_resnet
@@ -26,5 +26,6 @@ __all__ = [
     "make_resnet",
     "prepare_for_inference",
     "replace_detectron2_resnet",
+    "speed_up_on_cpus_",
     "use_fast_roi_align",
 ]

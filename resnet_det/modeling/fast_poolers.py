@@ -1,4 +1,4 @@
-"""Detectron2's ROIAlign modules made fast on CPUs, wherever they are in a model."""
+"""Models made fast on CPUs as they are: Detectron2's ROIAlign modules, and the layout of features."""
 
 from __future__ import annotations
 
@@ -50,6 +50,28 @@ def use_fast_roi_align(model: nn.Module) -> ExitStack:
             module.__class__ = FastROIAlign
             undo.callback(setattr, module, "__class__", ROIAlign)
     return undo
+
+
+def speed_up_on_cpus_(model: nn.Module) -> None:
+    """Let ``model`` be faster on CPUs, with its weights and state as they are, and results equal to rounding.
+
+    ROIAlign as of :func:`use_fast_roi_align`; and features lie channels-last, from the backbone to the poolers.
+    """
+    use_fast_roi_align(model)
+    if hasattr(model, "backbone"):
+        model.backbone.register_forward_pre_hook(_lay_channels_last)
+
+
+def _lay_channels_last(backbone: nn.Module, args: tuple) -> tuple | None:  # noqa: ARG001
+    """Images (N, 3, H, W) channels-last: what is computed of them lies like that, too.
+
+    Not in training without AVX-512: oneDNN's backward passes then take more than twice the time.
+    """
+    image = args[0] if args else None
+    is_slower = torch.is_grad_enabled() and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    if is_captured() or is_slower or type(image) is not torch.Tensor or image.device.type != "cpu":
+        return None
+    return image.contiguous(memory_format=torch.channels_last), *args[1:]
 
 
 def _is_supported(features: torch.Tensor, boxes: torch.Tensor) -> bool:

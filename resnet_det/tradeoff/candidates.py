@@ -26,6 +26,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
 from resnet_det.evaluation.build import find_max_detections
 from resnet_det.evaluation.files import hash_file
+from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.weights.describe import describe_spec
 
 T, R = TypeVar("T"), TypeVar("R")
@@ -137,6 +138,7 @@ def load_candidate(candidate: Candidate) -> nn.Module:
     model = build_model(candidate.cfg).eval()
     if candidate.weights is not None:
         load_trained_weights(candidate.cfg, model)
+    speed_up_on_cpus_(model)
     return model
 
 

@@ -19,6 +19,7 @@ from resnet_det.engine.loaders import build_validation_loss_loader
 from resnet_det.engine.solver import backbone_lr_factor
 from resnet_det.engine.step import TrainingFailedError
 from resnet_det.errors import InputError
+from resnet_det.modeling.fast_poolers import FastROIAlign
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -285,3 +286,10 @@ def test_deterministic_mode(make_trainer):
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     finally:
         torch.use_deterministic_algorithms(False)
+
+
+def test_rois_are_pooled_by_rows_in_training_and_in_evaluation(make_trainer):
+    trainer = make_trainer("RESNET_DET.TRAIN.EMA_DECAY", 0.5)
+    for model in (trainer.checkpointer.model, trainer.evaluated_model):
+        for pooler in (model.roi_heads.box_pooler, model.roi_heads.mask_pooler):
+            assert {type(level) for level in pooler.level_poolers} == {FastROIAlign}

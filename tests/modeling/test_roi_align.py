@@ -19,7 +19,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 
 from resnet_det import use_fast_roi_align
 from resnet_det.modeling import roi_align as by_rows
-from resnet_det.modeling.fast_poolers import FastROIAlign
+from resnet_det.modeling.fast_poolers import FastROIAlign, speed_up_on_cpus_
 from resnet_det.modeling.roi_align import Pooling, roi_align
 
 
@@ -234,3 +234,23 @@ def test_losses_and_gradients_of_whole_models_stay(config):
     # All together: another order of sums puts a value or two on the other side of a ReLU.
     difference = sum(float((gradients_again[name] - value).square().sum()) for name, value in gradients.items())
     assert difference < 1e-3**2 * sum(float(value.square().sum()) for value in gradients.values())
+
+
+@pytest.mark.parametrize(("capability", "lies_channels_last"), [("AVX2", False), ("AVX512", True)])
+def test_what_tools_build_is_channels_last_where_that_is_faster(monkeypatch, capability, lies_channels_last):
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    cfg = with_our_backbone(zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 18, 32
+    model = build_model(cfg).eval()
+    randomise_norms_(model)
+    plain = copy.deepcopy(model)
+    speed_up_on_cpus_(model)
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in model.state_dict().items())
+    assert all(type(pooler) is FastROIAlign for pooler in model.roi_heads.box_pooler.level_poolers)
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        features, expected = model.backbone(image), plain.backbone(image)
+    assert features["p2"].is_contiguous(memory_format=torch.channels_last)
+    assert differ(features["p2"], expected["p2"]) < 1e-5
+    assert model.backbone(image)["p2"].is_contiguous(memory_format=torch.channels_last) == lies_channels_last
+    pickle.loads(pickle.dumps(copy.deepcopy(model)))
