@@ -45,8 +45,8 @@ class Rows(NamedTuple):
 def roi_align(features: torch.Tensor, boxes: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     """What ``torchvision.ops.roi_align`` computes, on a CPU.
 
-    Boxes are taken as exactly as they are given, whatever the type of the features. It can be differentiated with
-    respect to the features, any number of times.
+    Boxes are taken as exactly as they are given, whatever the type of the features; one that is not finite pools zeros.
+    It can be differentiated with respect to the features, any number of times.
 
     Shapes:
         features: (N, C, H, W), fastest where channels-last; boxes: (M, 5), image and XYXY; out: (M, C, *output_size),

@@ -120,6 +120,22 @@ def test_boxes_far_larger_than_the_map_are_sampled_inside_it_alone(aligned):
     assert 0 < len(part.weights) <= 4 * 20 * 30
 
 
+@pytest.mark.parametrize("sampling_ratio", [0, 2])
+def test_boxes_that_are_not_finite_pool_zeros_and_harm_no_other(sampling_ratio):
+    features, boxes = torch.randn(1, 4, 20, 30), make_boxes(20, (20, 30), 1.0, images=1)
+    pooling = Pooling((7, 7), 1.0, sampling_ratio, True)
+    expected = roi_align(features, boxes, pooling)
+    boxes[8, 1], boxes[9, 3], boxes[10, 1:] = torch.nan, torch.inf, torch.tensor([-torch.inf, 0, torch.inf, 5])
+    out = roi_align(features, boxes, pooling)
+    assert not out[8:11].any()
+    torch.testing.assert_close(out[11:], expected[11:], rtol=0, atol=1e-6)
+
+
+def test_an_image_that_is_not_there_is_an_error():
+    with pytest.raises(RuntimeError, match="not in the valid range"):
+        roi_align(torch.randn(2, 4, 20, 30), torch.tensor([[2.0, 1, 1, 9, 9]]), Pooling((7, 7), 1.0, 0, True))
+
+
 @pytest.mark.parametrize(("images", "count"), [(2, 0), (0, 0)])
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_none_at_all(images, count, channels_last):
