@@ -61,14 +61,12 @@ def _compute_dtype(conv: nn.Conv2d, x: torch.Tensor) -> torch.dtype:
 
 def _find_onednn_dtypes() -> tuple[torch.dtype, ...]:
     """What oneDNN computes on this machine. The operator has no public name; torch.compile uses it under this one."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    onednn = torch.ops.mkldnn
+    if not torch.backends.mkldnn.is_available() or not hasattr(onednn, "_convolution_pointwise"):
         return ()
-    supported = {
-        torch.float32: True,
-        torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported(),
-        torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported(),
-    }
-    return tuple(dtype for dtype, is_supported in supported.items() if is_supported)
+    checks = {torch.bfloat16: "_is_mkldnn_bf16_supported", torch.float16: "_is_mkldnn_fp16_supported"}
+    is_supported = {dtype: getattr(onednn, name, lambda: False)() for dtype, name in checks.items()}
+    return torch.float32, *(dtype for dtype, supported in is_supported.items() if supported)
 
 
 ONEDNN_DTYPES = _find_onednn_dtypes()

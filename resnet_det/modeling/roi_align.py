@@ -86,7 +86,7 @@ class _Spread(torch.autograd.Function):
         images, channels, height, width = shape
         bins = gradient.permute(0, 2, 3, 1)
         dtype = torch.promote_types(gradient.dtype, torch.float32)
-        table = torch.zeros(images * height * width, channels, dtype=dtype)
+        table = gradient.new_zeros(images * height * width, channels, dtype=dtype)
         for part in _find_rows(boxes, shape, pooling):
             rows, order = part.rows.sort()
             rows, counts = rows.unique_consecutive(return_counts=True)
@@ -149,11 +149,11 @@ def _split(sizes: torch.Tensor, shape: torch.Size, pooling: Pooling) -> Iterator
         sizes: (M, 2) in pixels of the feature map, x first.
     """
     bins_y, bins_x = pooling.output_size
-    limits = torch.tensor([shape[3], shape[2]])
+    limits = sizes.new_tensor([shape[3], shape[2]])
     if pooling.sampling_ratio > 0:
         touched = torch.full_like(sizes, 2 * pooling.sampling_ratio)
     else:
-        touched = (sizes / torch.tensor([bins_x, bins_y])).ceil().nan_to_num(0.0).clamp(min=0) + 1
+        touched = (sizes / sizes.new_tensor([bins_x, bins_y])).ceil().nan_to_num(0.0).clamp(min=0) + 1
     touched = touched.minimum(limits).long()
     order = (touched[:, 1] * (shape[3] + 1) + touched[:, 0]).argsort()
     most_x = most_y = begin = 0
@@ -184,7 +184,7 @@ def _weigh(
     """
     bin_sizes = (lengths / bins)[:, None, None]
     counts = torch.full_like(bin_sizes, sampling_ratio) if sampling_ratio > 0 else bin_sizes.ceil().nan_to_num(0.0)
-    bin_starts = starts[:, None, None] + torch.arange(bins)[:, None] * bin_sizes
+    bin_starts = starts[:, None, None] + torch.arange(bins, device=starts.device)[:, None] * bin_sizes
     at_least_one = counts.clamp(min=1)
     number = int(counts.max().clamp(min=1))
     first = 0
@@ -192,7 +192,7 @@ def _weigh(
         # Samples are half a pixel apart at least where there are several: so many can be inside.
         number = 2 * size + 6
         first = ((-1 - bin_starts) * at_least_one / bin_sizes - 0.5).floor().nan_to_num(0.0).clamp(min=0)
-    samples = first + torch.arange(number)
+    samples = first + torch.arange(number, device=starts.device)
     positions = bin_starts + (samples + 0.5) * bin_sizes / at_least_one
     is_inside = (samples < counts) & (positions >= -1) & (positions <= size)
     positions = positions.where(is_inside, 0).clamp(min=0)
@@ -207,4 +207,4 @@ def _weigh(
     if reach >= 2 * number:  # far apart: nothing to add up
         return pixels, weights
     merged = weights.new_zeros(*weights.shape[:2], reach).scatter_add_(2, places, weights)
-    return (lowest + torch.arange(reach)).clamp(max=size - 1), merged
+    return (lowest + torch.arange(reach, device=starts.device)).clamp(max=size - 1), merged

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from resnet_det.modeling import fused
 from resnet_det.modeling.fused import ONEDNN_DTYPES, conv_sum_relu
 
 GEOMETRIES = {
@@ -76,3 +77,20 @@ def test_with_gradients_it_is_the_ordinary_convolution():
     x.requires_grad_()
     conv_sum_relu(conv, x).sum().backward()
     assert x.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [("_convolution_pointwise", ()), ("_is_mkldnn_bf16_supported", None), ("_is_mkldnn_fp16_supported", None)],
+)
+def test_operators_that_torch_does_not_have_are_done_without(monkeypatch, missing, expected):
+    class Without:
+        def __getattr__(self, name):
+            if name == missing:
+                raise AttributeError(name)
+            return getattr(onednn, name)
+
+    onednn = torch.ops.mkldnn
+    monkeypatch.setattr(torch.ops, "mkldnn", Without())
+    found = fused._find_onednn_dtypes()
+    assert found == expected or (expected is None and set(found) <= set(ONEDNN_DTYPES))

@@ -131,6 +131,17 @@ def test_boxes_that_are_not_finite_pool_zeros_and_harm_no_other(sampling_ratio):
     torch.testing.assert_close(out[11:], expected[11:], rtol=0, atol=1e-6)
 
 
+def test_the_default_device_does_not_matter():
+    features, boxes = torch.randn(3, 4, 20, 30, requires_grad=True), make_boxes(20, (20, 30), 1.0)
+    pooling = Pooling((7, 7), 1.0, 0, True)
+    expected = roi_align(features, boxes, pooling)
+    with torch.device("meta"):
+        out = roi_align(features, boxes, pooling)
+        out.sum().backward()
+    assert torch.equal(out, expected)
+    assert features.grad.device.type == "cpu"
+
+
 def test_an_image_that_is_not_there_is_an_error():
     with pytest.raises(RuntimeError, match="not in the valid range"):
         roi_align(torch.randn(2, 4, 20, 30), torch.tensor([[2.0, 1, 1, 9, 9]]), Pooling((7, 7), 1.0, 0, True))
