@@ -9,6 +9,9 @@ SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "OneCycleLR")
 LOGGERS = ("wandb", "mlflow")
 
+# How models are prepared for evaluation: resnet_det.prepare_for_inference's dtype, with "openvino-" its backend.
+PREPARED = ("", "float32", "bfloat16", "float16", "openvino-float32", "openvino-bfloat16", "openvino-int8")
+
 
 def check_training_keys(cfg: CfgNode) -> list[str]:
     """Problems of RESNET_DET.TRAIN, TEST and DATA, and of the keys of Detectron2 that stand beside them."""
@@ -18,7 +21,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("RESNET_DET.TRAIN.MATMUL_PRECISION", train.MATMUL_PRECISION, ("", "highest", "high", "medium")),
         ("RESNET_DET.TRAIN.BEST_DIRECTION", train.BEST_DIRECTION, ("", "max", "min")),
         ("RESNET_DET.DATA.MAPPER", data.MAPPER, ("detectron2", "fast")),
-        ("RESNET_DET.TEST.PREPARE", test.PREPARE, ("", "float32", "bfloat16", "float16")),
+        ("RESNET_DET.TEST.PREPARE", test.PREPARE, PREPARED),
         ("RESNET_DET.DATA.ON_BAD_IMAGE", data.ON_BAD_IMAGE, ("raise", "skip")),
         ("DATALOADER.SAMPLER_TRAIN", cfg.DATALOADER.SAMPLER_TRAIN, SAMPLERS),
         ("SOLVER.LR_SCHEDULER_NAME", cfg.SOLVER.LR_SCHEDULER_NAME, SCHEDULES),
@@ -45,6 +48,7 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("RESNET_DET.DATA.PREFETCH_FACTOR", data.PREFETCH_FACTOR, 1, None),
         ("RESNET_DET.TEST.BATCH_SIZE", test.BATCH_SIZE, 1, None),
         ("RESNET_DET.TEST.MAX_IMAGES", test.MAX_IMAGES, 0, None),
+        ("RESNET_DET.TEST.CALIBRATION_IMAGES", test.CALIBRATION_IMAGES, 1, None),
     ]
     for key, value, low, high in values:
         if value < low or (high is not None and value > high):

@@ -6,13 +6,17 @@ import contextlib
 import logging
 import statistics
 import time
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from detectron2.config import CfgNode
 from torch import nn
 
+from resnet_det.data import build_mapper
+from resnet_det.data.loading.dicts import load_dataset_dicts
 from resnet_det.engine.agreement import decide_once
+from resnet_det.errors import InputError
 from resnet_det.modeling import prepare_for_inference
 
 logger = logging.getLogger(__name__)
@@ -55,9 +59,32 @@ def is_bfloat16_worthwhile(device: torch.device) -> bool:
 
 
 def prepare_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
-    """``model``, or what RESNET_DET.TEST.PREPARE makes of it (:func:`resnet_det.prepare_for_inference`)."""
+    """``model``, or what RESNET_DET.TEST.PREPARE makes of it (:func:`resnet_det.prepare_for_inference`).
+
+    Raises:
+        InputError: what it needs is not installed, or there are no images for int8.
+    """
     name = cfg.RESNET_DET.TEST.PREPARE if "RESNET_DET" in cfg else ""
-    return prepare_for_inference(model, dtype=getattr(torch, name)) if name else model
+    if not name:
+        return model
+    backend, _, dtype = name.rpartition("-")
+    calibration = load_calibration(cfg) if dtype == "int8" else ()
+    try:
+        return prepare_for_inference(
+            model, dtype=getattr(torch, dtype), backend=backend or "torch", calibration=calibration
+        )
+    except ImportError as error:
+        raise InputError(f"RESNET_DET.TEST.PREPARE {name}: {error}") from error
+
+
+def load_calibration(cfg: CfgNode) -> list[dict[str, Any]]:
+    """Images from all over the first of DATASETS.TRAIN, as the model takes them in a test; the same in each process."""
+    if not cfg.DATASETS.TRAIN:
+        raise InputError("RESNET_DET.TEST.PREPARE openvino-int8 takes images of DATASETS.TRAIN, which is empty")
+    dicts, mapper = load_dataset_dicts(cfg.DATASETS.TRAIN[0], filter_empty=False, tasks=()), build_mapper(cfg, False)
+    count = min(cfg.RESNET_DET.TEST.CALIBRATION_IMAGES, len(dicts))
+    logger.info("int8: the ranges of features are those of %d images of %s", count, cfg.DATASETS.TRAIN[0])
+    return [mapper(dicts[index * len(dicts) // count]) for index in range(count)]
 
 
 def measure_bfloat16_speed_up(device: torch.device, repeats: int = 5) -> float:

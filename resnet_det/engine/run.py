@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.augmented_tests import evaluate_with_augmentation
 from resnet_det.engine.checkpoint import load_last_weights
+from resnet_det.engine.hooks.evaluation import flatten
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype, prepare_as_configured
 from resnet_det.engine.run_folder import check_evaluation, clear_run, note_evaluated
@@ -22,6 +25,8 @@ from resnet_det.engine.run_report import write_run_reports
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.engine.trainer import Trainer
 from resnet_det.evaluation import describe_use, write_results
+
+logger = logging.getLogger(__name__)
 
 
 def train_or_evaluate(args: argparse.Namespace) -> dict[str, Any] | None:
@@ -57,7 +62,10 @@ def _inputs(cfg: CfgNode, args: argparse.Namespace) -> list[str]:
 
 
 def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
-    """Evaluate MODEL.WEIGHTS or, with ``resume``, what the last checkpoint in OUTPUT_DIR would be evaluated by."""
+    """Evaluate MODEL.WEIGHTS or, with ``resume``, what the last checkpoint in OUTPUT_DIR would be evaluated by.
+
+    With int8, the model as it is is evaluated first, and the log says what int8 costs.
+    """
     model = Trainer.build_model(cfg)
     weights = None
     if resume:
@@ -65,11 +73,14 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     if weights is None:
         load_trained_weights(cfg, model)
     with autocast_for_tests(cfg, choose_amp_dtype(cfg)):
+        plain = Trainer.test(cfg, model) if cfg.RESNET_DET.TEST.PREPARE.endswith("int8") else None
         prepared = prepare_as_configured(cfg, model)
         results = Trainer.test(cfg, prepared)
         augmented = evaluate_with_augmentation(Trainer, cfg, prepared)
     if not comm.is_main_process():
         return None
+    if plain is not None:
+        _say_cost(cfg, plain, results)
     results.update(augmented)
     write_results(results, cfg.OUTPUT_DIR, describe_use((), cfg.DATASETS.TEST))
     weights = weights or Path(cfg.MODEL.WEIGHTS)
@@ -77,3 +88,14 @@ def evaluate(cfg: CfgNode, *, resume: bool) -> dict[str, Any] | None:
     write_run_reports(cfg, weights)
     verify_results(cfg, results)
     return results
+
+
+def _say_cost(cfg: CfgNode, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    """Log the main metrics of the model as it is beside those of the prepared one."""
+    old, new = flatten(before), flatten(after)
+    for name in old:
+        if name.rpartition("/")[2] in ("AP", "PQ", "mIoU"):
+            logger.info(
+                "%s: %.2f as it is, %.2f prepared (%s): %+.2f",
+                name, old[name], new[name], cfg.RESNET_DET.TEST.PREPARE, new[name] - old[name],
+            )  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,7 @@ from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.fused import conv_sum_relu
 from resnet_det.modeling.layers import AvgDownShortcut, DeformConv
 from resnet_det.modeling.norms import read_affine
+from resnet_det.modeling.openvino_backbone import OPENVINO_DTYPES, OpenVinoBackbone, record_inputs
 from resnet_det.modeling.prepared import (
     Float32Part,
     PreparedModel,
@@ -26,12 +29,17 @@ from resnet_det.modeling.prepared import (
     refuse_other_states_,
 )
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+BACKENDS = {"torch": (torch.float32, torch.bfloat16, torch.float16), "openvino": OPENVINO_DTYPES}
 
 
 @torch.no_grad()
 def prepare_for_inference(
-    model: nn.Module, *, dtype: torch.dtype = torch.float32, compile_backbone: bool = False
+    model: nn.Module,
+    *,
+    dtype: torch.dtype = torch.float32,
+    compile_backbone: bool = False,
+    backend: str = "torch",
+    calibration: Iterable[Any] = (),
 ) -> nn.Module:
     """A copy of ``model`` that detects the same, faster. It cannot be trained.
 
@@ -49,13 +57,23 @@ def prepare_for_inference(
         dtype: of convolutions and linear layers. With bfloat16 or float16 the model runs under autocast, its box
             predictors in float32: they are cheap, and scores and boxes come out of them.
         compile_backbone: the first images then take minutes. Copies of the model are not compiled.
+        backend: "openvino": the backbone with its FPN is computed by OpenVINO, which is not part of the plain set-up
+            (``pip install resnet_det[openvino]``), on the CPU. Hooks in it do not run any more.
+        calibration: for int8, some tens of images of the kind that will be looked at, as the model takes them
+            ({"image": (C, H, W)}, or tensors (N, C, H, W) if ``model`` is a backbone). The backbone computes in int8,
+            what follows in float32.
 
     Raises:
-        ValueError: another dtype; the model is prepared already; a weight is NaN or infinite, which a prepared model
-            would hide.
+        ValueError: another dtype or backend; no calibration for int8; a layer that OpenVINO does not have; the model is
+            prepared already; a weight is NaN or infinite, which a prepared model would hide.
+        ImportError: OpenVINO, or for int8 NNCF, is not installed.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, DTYPES))}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
+    if dtype not in BACKENDS[backend]:
+        raise ValueError(f"dtype is {dtype}; {backend} has {', '.join(map(str, BACKENDS[backend]))}")
+    if backend == "openvino" and compile_backbone:
+        raise ValueError("compile_backbone is for the backend torch: OpenVINO compiles the backbone anyway")
     if isinstance(model, PreparedModel):
         raise ValueError(f"the model is prepared already, in {model.prepared_dtype}: prepare the one it was made of")
     broken = [
@@ -64,6 +82,12 @@ def prepare_for_inference(
     if broken:
         raise ValueError(f"{len(broken)} tensors of the model hold NaN or infinity, the first is {broken[0]}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    if backend == "openvino":
+        if not hasattr(model, "backbone"):
+            return OpenVinoBackbone(model, dtype, list(calibration))
+        samples = record_inputs(model, model.backbone, calibration)
+        model.backbone = OpenVinoBackbone(model.backbone, dtype, samples, in_channels=len(model.pixel_mean))
+        dtype = torch.float32 if dtype == torch.int8 else dtype
     use_fast_roi_align(model)
     folded = {module for module in model.modules() if _is_ordinary_conv(module) and _fold_(module)}
     for module in model.modules():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import threading
@@ -92,7 +93,8 @@ class OpenVinoBackbone(Backbone):
             for name, value in zip(self._computed, found.values(), strict=True)
         }
         if self._subsampled:
-            features[list(self._shapes)[-1]] = features[self._subsampled][:, :, ::2, ::2]
+            subsampled = features[self._subsampled][:, :, ::2, ::2]
+            features[list(self._shapes)[-1]] = subsampled.contiguous(memory_format=torch.channels_last)
         return features
 
     def _compile(self) -> Any:
@@ -125,6 +127,28 @@ class OpenVinoBackbone(Backbone):
 
     def extra_repr(self) -> str:
         return f"dtype={self.dtype}, outputs={list(self._shapes)}"
+
+
+class _StopError(Exception):
+    """What comes after a recorded input is not wanted."""
+
+
+def record_inputs(model: nn.Module, part: nn.Module, inputs: Iterable[Any]) -> list[torch.Tensor]:
+    """What ``model`` gives to ``part`` for each of ``inputs``."""
+    recorded = []
+
+    def record(_: nn.Module, args: tuple) -> None:
+        recorded.append(args[0].detach().clone())
+        raise _StopError
+
+    handle = part.register_forward_pre_hook(record)
+    try:
+        for entry in inputs:
+            with contextlib.suppress(_StopError):
+                model([entry])
+    finally:
+        handle.remove()
+    return recorded
 
 
 class _ChannelsLast(nn.Module):

@@ -1,0 +1,155 @@
+"""Backbones that OpenVINO computes are those of torch, in every kind of detector and however they are called."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import sys
+import threading
+
+import pytest
+import torch
+from models import make_inputs, randomise_norms_
+from test_prepared import MASK_RCNN, differ, make_model, run_parts
+
+from resnet_det import make_resnet, prepare_for_inference
+from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
+from resnet_det.modeling.pyramid import make_fpn
+
+KINDS = [
+    MASK_RCNN,
+    "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+    "COCO-Detection/faster_rcnn_R_50_C4_1x.yaml",
+    "COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml",
+    "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+]
+
+
+def make_backbone(**kwargs):
+    torch.manual_seed(0)
+    backbone = make_fpn(make_resnet(14, **kwargs), out_channels=32).eval()
+    randomise_norms_(backbone)
+    return backbone
+
+
+def prepare(model, dtype=torch.float32, calibration=()):
+    return prepare_for_inference(model, dtype=dtype, backend="openvino", calibration=calibration)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    backbone = make_backbone()
+    return backbone, prepare(backbone)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 96), (3, 3, 96, 64), (2, 3, 65, 33)])
+@torch.no_grad()
+def test_features_are_those_of_torch_whatever_the_size(pair, shape):
+    backbone, fast = pair
+    x = torch.randn(shape)
+    if shape[2] % 32:  # as Detectron2 pads it
+        x = torch.nn.functional.pad(x, (0, -shape[3] % 32, 0, -shape[2] % 32))
+    expected, found = backbone(x), fast(x)
+    assert list(found) == list(expected)
+    for name in expected:
+        assert found[name].shape == expected[name].shape
+        assert differ([found[name]], [expected[name]]) < 1e-5, name
+        assert found[name].is_contiguous(memory_format=torch.channels_last)
+    assert fast.output_shape() == backbone.output_shape()
+    assert fast.size_divisibility == backbone.size_divisibility
+
+
+@torch.no_grad()
+def test_int8_comes_near_and_every_level_has_its_scale():
+    backbone, images = make_backbone(), [torch.randn(1, 3, 64, 64) for _ in range(8)]
+    fast = prepare(backbone, torch.int8, images)
+    expected, found = backbone(images[0]), fast(images[0])
+    for name in expected:
+        error = (found[name] - expected[name]).norm() / expected[name].norm()
+        assert 1e-4 < error < 0.2, name
+    assert torch.equal(found["p6"], found["p5"][:, :, ::2, ::2])
+
+
+def test_copies_and_threads_compute_the_same(pair):
+    _, fast = pair
+    images = [torch.randn(1, 3, 64, 32 * (1 + number % 3)) for number in range(12)]
+    expected = [fast(image) for image in images]
+    for other in (copy.deepcopy(fast), pickle.loads(pickle.dumps(fast))):
+        assert all(torch.equal(other(images[0])[name], expected[0][name]) for name in expected[0])
+    found = [None] * len(images)
+
+    def run(start):
+        for number in range(start, len(images), 3):
+            found[number] = fast(images[number])
+
+    threads = [threading.Thread(target=run, args=(start,)) for start in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(found, expected, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+@pytest.mark.parametrize("config", KINDS)
+@torch.no_grad()
+def test_every_kind_of_detector_computes_the_same(config):
+    cfg, model = make_model(config, depth=50 if "C4" in config else 18)
+    inputs = make_inputs(cfg)
+    fast = prepare(model)
+    assert isinstance(fast, type(model))
+    images = model.preprocess_image(inputs).tensor
+    assert differ(fast.backbone(images).values(), model.backbone(images).values()) < 1e-4
+    for found, expected in zip(fast(inputs), model(inputs), strict=True):
+        found, expected = found["instances"], expected["instances"]
+        assert len(found) == len(expected)
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)
+    again = copy.deepcopy(fast)
+    assert torch.equal(again(inputs)[0]["instances"].scores, fast(inputs)[0]["instances"].scores)
+
+
+def test_int8_in_a_detector_takes_images_as_the_model_does():
+    cfg, model = make_model()
+    inputs = make_inputs(cfg)
+    fast = prepare(model, torch.int8, inputs)
+    assert fast.backbone.dtype == torch.int8
+    assert 1e-4 < differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1
+    assert fast.roi_heads.box_head.fc1.weight.dtype == torch.float32
+
+
+def test_a_detector_with_bfloat16_has_heads_in_bfloat16():
+    cfg, model = make_model()
+    fast = prepare(model, torch.bfloat16)
+    assert fast.backbone.dtype == torch.bfloat16
+    assert fast.roi_heads.box_head.fc1.weight.dtype == torch.bfloat16
+    assert differ(run_parts(fast, cfg), run_parts(model, cfg)) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"dtype": torch.int8}, "int8 needs calibration"),
+        ({"dtype": torch.float16}, r"dtype is torch.float16; openvino has torch.float32, torch.bfloat16, torch.int8"),
+        ({"compile_backbone": True}, "OpenVINO compiles the backbone anyway"),
+        ({"backend": "tensorrt"}, "backend is 'tensorrt'; choose one of torch, openvino"),
+        ({"backend": "torch", "dtype": torch.int8}, "dtype is torch.int8; torch has"),
+    ],
+)
+def test_what_cannot_be_is_said(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        prepare_for_inference(make_backbone(), **{"backend": "openvino", **kwargs})
+
+
+@pytest.mark.parametrize(("module", "dtype"), [("openvino", torch.float32), ("nncf", torch.int8)])
+def test_what_is_not_installed_is_named(monkeypatch, module, dtype):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="it is not part of the plain set-up: pip install openvino nncf"):
+        prepare(make_backbone(), dtype, [torch.randn(1, 3, 64, 64)])
+
+
+def test_images_on_a_gpu_are_refused(pair):
+    with pytest.raises(ValueError, match="the images are on meta, and OpenVINO's backbone computes on the CPU alone"):
+        pair[1](torch.empty(1, 3, 64, 64, device="meta"))
+    assert isinstance(pair[1], OpenVinoBackbone)
