@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_det.data import register_cfg_datasets
-from resnet_det.engine import loaders
+from resnet_det.engine import Trainer, build_train_parser, environment, loaders, setup_cfg
 from resnet_det.engine.loaders import build_test_loader, build_validation_loss_loader
 
 
@@ -76,3 +76,19 @@ def test_memory_is_pinned_for_a_gpu_alone(cfg, monkeypatch, device, cuda, wanted
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     cfg.MODEL.DEVICE, cfg.RESNET_DET.DATA.PIN_MEMORY = device, wanted
     assert loaders.pins_memory(cfg) is pins
+
+
+def test_a_train_loader_begins_with_the_first_batch(make_args):
+    cfg = setup_cfg(build_train_parser().parse_args(["--resume", *make_args("SEED", 1, "DATALOADER.NUM_WORKERS", 0)]))
+    first, from_start = (
+        next(iter(loader))
+        for loader in (Trainer.build_train_loader(cfg), Trainer.build_train_loader(cfg, seed=0, start_step=0))
+    )
+    assert [entry["file_name"] for entry in first] == [entry["file_name"] for entry in from_start]
+
+
+@pytest.mark.parametrize("name", ["opencv-python", "opencv-python-headless"])
+def test_the_environment_says_whether_there_are_windows(monkeypatch, name):
+    monkeypatch.setattr(environment, "_distribution_of", lambda _: name)
+    (line,) = (line for line in environment.describe_environment() if line.startswith("OpenCV"))
+    assert line.endswith("(headless: no windows)") == name.endswith("headless")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 
 import pytest
 import torch
 
 from resnet_det.engine.checkpoint import Checkpointer, find_checkpoint, load_last_weights
+from resnet_det.engine.run import _inputs
 from resnet_det.engine.run_folder import (
     choose_start,
     clear_run,
@@ -174,3 +176,12 @@ def test_what_a_run_would_be_evaluated_by_is_loaded(tmp_path):
     assert model.weight.item() == 4.0
     assert load_last_weights(tmp_path / "none", model, averaged=True) is None
     assert os.path.isdir(tmp_path)
+
+
+def test_files_that_a_run_reads_are_not_overwritten(default_cfg):
+    default_cfg.RESNET_DET.DATA.COCO = [["mine", "out/annotations.json", "out/images"]]
+    default_cfg.DATASETS.PROPOSAL_FILES_TRAIN = ("out/proposals.pkl",)
+    default_cfg.MODEL.WEIGHTS = "out/start.pth"
+    read = _inputs(default_cfg, Namespace(config_file="out/config.yaml"))
+    names = ("annotations.json", "images", "proposals.pkl", "start.pth", "config.yaml")
+    assert {f"out/{name}" for name in names} <= set(read)

@@ -319,3 +319,9 @@ def test_images_go_to_the_device_and_the_batch_stays_as_it_is():
     assert sent[0]["extra"] is batch[0]["extra"]
     assert sent[1:] == batch[1:]
     assert send_images(batch, torch.device("cpu")) is batch
+
+
+def test_a_number_that_some_passes_lack_is_as_the_last_has_it():
+    place, other = ("", "a"), ("", "b")
+    assert average_numbers([{place: 1.0, other: 7.0}, {place: 3.0}]) == {place: 2.0}
+    assert average_numbers([{place: 1.0}, {place: 3.0, other: 7.0}]) == {place: 2.0, other: 7.0}
