@@ -96,8 +96,9 @@ def prepare_for_inference(
     if dtype != torch.float32:
         _lower_(model, dtype)
     model.to(memory_format=torch.channels_last)
+    changed = folded | {module for module in model.modules() if isinstance(module, OpenVinoBackbone)}
     for module in model.modules():
-        if not folded.isdisjoint(module.modules()):
+        if not changed.isdisjoint(module.modules()):
             refuse_other_states_(module)
     change_class_(model, PreparedModel, dtype)
     if compile_backbone:

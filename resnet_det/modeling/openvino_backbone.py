@@ -87,7 +87,7 @@ class OpenVinoBackbone(Backbone):
         request = getattr(self._requests, "request", None)
         if request is None:  # each thread has one of its own, as a request holds what it computes
             request = self._requests.request = self._compile().create_infer_request()
-        found = request.infer([x.float().contiguous().numpy()], share_inputs=True, share_outputs=False)
+        found = request.infer([x.detach().float().contiguous().numpy()], share_inputs=True, share_outputs=False)
         features = {
             name: torch.from_numpy(value).permute(0, 3, 1, 2)
             for name, value in zip(self._computed, found.values(), strict=True)

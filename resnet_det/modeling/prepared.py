@@ -123,7 +123,7 @@ def _pool_in_float32(pooler: ROIPooler, args: tuple, kwargs: dict[str, Any]) -> 
 
 
 def refuse_other_states_(module: nn.Module) -> None:
-    """Let ``module``, which has norms folded into its convolutions, load the states of such modules alone."""
+    """Let ``module``, whose convolutions are not those of the model any more, load the states of such modules alone."""
     module.register_load_state_dict_pre_hook(_refuse_other_state)
 
 
@@ -135,7 +135,7 @@ def _refuse_other_state(module: nn.Module, state: dict[str, Any], prefix: str, *
     unknown, missing = sorted(given - own), sorted(own - given)
     what = f"{prefix}{unknown[0]} is unknown" if unknown else f"{prefix}{missing[0]} is missing"
     raise RuntimeError(
-        f"this is not the state of a prepared model like this one, whose norms are part of its convolutions ({what}; "
+        f"this is not the state of a prepared model like this one, whose convolutions have been changed ({what}; "
         f"{len(unknown)} unknown, {len(missing)} missing): load it into the model that this one was made of, and "
         "prepare that again"
     )

@@ -106,7 +106,10 @@ def test_every_kind_of_detector_computes_the_same(config):
         found, expected = found["instances"], expected["instances"]
         assert len(found) == len(expected)
         torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)
+    with pytest.raises(RuntimeError, match="not the state of a prepared model like this one"):
+        fast.load_state_dict(model.state_dict(), strict=False)
     again = copy.deepcopy(fast)
+    again.load_state_dict(fast.state_dict())
     assert torch.equal(again(inputs)[0]["instances"].scores, fast(inputs)[0]["instances"].scores)
 
 
