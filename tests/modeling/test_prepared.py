@@ -160,7 +160,7 @@ def test_states_of_models_prepared_alike_are_loaded(prepared_pair):
 def test_states_of_plain_models_are_refused_whole(prepared_pair, strict):
     cfg, model, prepared = prepared_pair
     expected = run_parts(prepared, cfg)
-    with pytest.raises(RuntimeError, match=r"norms are part of its convolutions \(backbone\..*\.norm\.\w+ is unknown"):
+    with pytest.raises(RuntimeError, match=r"convolutions have been changed \(backbone\..*\.norm\.\w+ is unknown"):
         prepared.load_state_dict(model.state_dict(), strict=strict)
     with pytest.raises(RuntimeError, match="prepare that again"):
         prepared.backbone.load_state_dict(model.backbone.state_dict(), strict=strict)
