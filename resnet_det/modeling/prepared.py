@@ -46,16 +46,9 @@ class PreparedPart(nn.Module):
 class PreparedModel(PreparedPart):
     """The whole model."""
 
-    def train(self, mode: bool = True) -> nn.Module:
-        """
-        Raises:
-            RuntimeError: it is to be trained.
-        """
-        if mode:
-            raise RuntimeError(
-                "a prepared model cannot be trained: train the model that it was made of, and prepare that again"
-            )
-        return super().train(mode)
+    def train(self, mode: bool = True) -> nn.Module:  # noqa: ARG002 - nn.Module's
+        """It stays in evaluation mode, as it cannot be trained; a module around it may be switched."""
+        return super().train(False)
 
 
 class Float32Part(PreparedPart):

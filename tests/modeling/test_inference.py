@@ -205,7 +205,9 @@ def test_weights_that_are_not_finite_are_refused():
 
 
 def test_another_dtype_is_refused():
-    with pytest.raises(ValueError, match=r"torch.int8; choose one of torch.float32, torch.bfloat16, torch.float16"):
+    with pytest.raises(
+        ValueError, match=r"dtype is torch.int8; torch has torch.float32, torch.bfloat16, torch.float16"
+    ):
         prepare_for_inference(make_resnet(18), dtype=torch.int8)
 
 

@@ -192,9 +192,10 @@ def test_it_is_moved(prepared_pair):
 
 def test_it_is_not_trained_or_prepared_again(prepared_pair):
     _, _, prepared = prepared_pair
-    assert prepared.eval() is prepared
-    with pytest.raises(RuntimeError, match="cannot be trained: train the model that it was made of"):
-        prepared.train()
+    around = nn.Sequential(prepared)
+    around.train(around.eval().training)  # as Detectron2's evaluation leaves it
+    assert prepared.train() is prepared
+    assert not any(module.training for module in around.train().modules() if module is not around)
     with pytest.raises(ValueError, match=r"prepared already, in torch\.\w+: prepare the one"):
         prepare_for_inference(prepared)
 

@@ -127,7 +127,8 @@ def test_results_are_evaluated_and_compared(run_tool_here, tmp_path):
     run = run_tool_here("evaluate.py", *args, "--compare", paths[2], "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     numbers = json.loads((tmp_path / "out" / "evaluation.json").read_text())
-    assert f"bbox: AP {numbers['bbox']['metrics']['AP']:.1f} (" in run.stdout
+    assert f"bbox: AP {numbers['bbox']['metrics']['AP']:.1f}, AP50" in run.stdout
+    assert "no confidence interval: " in run.stdout
     assert "bbox: AP of the other run" in run.stdout
     assert (tmp_path / "out" / "report.html").is_file()
     paths[1].write_text(json.dumps([row | {"score": None} for row in results]))
