@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from resnet_det import add_resnet_det_config
 from resnet_det.data import make_train_loader
 from resnet_det.engine import load_lazy_config
-from resnet_det.engine.lazy import _build_train_loader, _count_images
+from resnet_det.engine.lazy import _build_train_loader, _count_images, _name_target
 from resnet_det.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
@@ -138,3 +138,8 @@ def test_wrong_input():
         load_lazy_config("no.py", [])
     with pytest.raises(InputError, match="key=value pairs expected"):
         load_lazy_config(str(ROOT / "lazy" / CONFIGS[0]), ["SOLVER.MAX_ITER", "2"])
+
+
+def test_optimizers_have_the_same_name_in_each_process():
+    assert _name_target({"_target_": "torch.optim.SGD"}) == _name_target({"_target_": torch.optim.SGD})
+    assert _name_target({"_target_": _make_mapper}) == f"{_make_mapper.__module__}._make_mapper"

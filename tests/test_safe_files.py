@@ -102,7 +102,7 @@ def test_shapes_in_saved_lazy_configs_are_read_as_data(tmp_path, tag):
     for sizes in (by_name, by_position):
         path.write_text(f"shape: !!python/{tag}:detectron2.layers.shape_spec.ShapeSpec {sizes}\n")
         assert read_yaml(path) == {"shape": ShapeSpec(channels=3, stride=8)}
-    for sizes in ("{depth: 3}", "{channels: 3.5}", "[3, [1]]", "[true]"):
+    for sizes in ("{depth: 3}", "{channels: 3.5}", "[3, [1]]", "[true]", "[1, 2, 3, 4, 5]"):
         path.write_text(f"shape: !!python/{tag}:detectron2.layers.shape_spec.ShapeSpec {sizes}\n")
         with pytest.raises(InputError, match=r"line 1: a ShapeSpec has channels, height, width, stride, whole numbers"):
             read_yaml(path)

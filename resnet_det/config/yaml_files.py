@@ -47,7 +47,11 @@ class _DataLoader(yaml.SafeLoader):
         """Detectron2's ShapeSpec, which saved LazyConfigs hold: by position from v0.5, by name from later ones."""
         by_name = isinstance(node, yaml.MappingNode)
         sizes = self.construct_mapping(node) if by_name else dict(zip(_SIZES, self.construct_sequence(node)))  # noqa: B905
-        if not sizes.keys() <= set(_SIZES) or not all(type(size) in (int, type(None)) for size in sizes.values()):
+        if (
+            len(node.value) > len(_SIZES)
+            or not sizes.keys() <= set(_SIZES)
+            or not all(type(size) in (int, type(None)) for size in sizes.values())
+        ):
             raise RefusedYamlError(
                 f"line {node.start_mark.line + 1}: a ShapeSpec has {', '.join(_SIZES)}, whole numbers"
             )

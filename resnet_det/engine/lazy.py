@@ -146,7 +146,7 @@ class LazyRun(TrainingRun):
         fixed = {
             "dataloader.train.total_batch_size": cfg.dataloader.train.get("total_batch_size"),
             "train.accumulate": _read_accumulate(cfg),
-            "optimizer": str(_find_target(cfg.optimizer)),
+            "optimizer": _name_target(cfg.optimizer),
         }
         super().__init__(step, scheduler, train.output_dir, train.max_iter, fixed_settings=fixed)
         self.register_hooks(self.build_hooks())
@@ -185,6 +185,12 @@ def _find_target(node: DictConfig) -> Any:
     """What a node calls; in a config that was saved it is a name."""
     target = node["_target_"]
     return locate(target) if isinstance(target, str) else target
+
+
+def _name_target(node: DictConfig) -> str:
+    """What a node calls, by a name that is the same in each process; of a class, as earlier checkpoints have it."""
+    target = _find_target(node)
+    return str(target) if isinstance(target, type) else f"{target.__module__}.{target.__qualname__}"
 
 
 def _read_accumulate(cfg: DictConfig) -> int:

@@ -73,7 +73,7 @@ def prepare_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
         return prepare_for_inference(
             model, dtype=getattr(torch, dtype), backend=backend or "torch", calibration=calibration
         )
-    except ImportError as error:
+    except (ImportError, ValueError) as error:
         raise InputError(f"RESNET_DET.TEST.PREPARE {name}: {error}") from error
 
 

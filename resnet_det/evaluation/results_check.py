@@ -167,7 +167,7 @@ def _check_masks(results: list[dict[str, Any]], truth: GroundTruth) -> None:
     for number, row in enumerate(results):
         mask = row["segmentation"]
         size = truth.size[truth.image_places[row["image_id"]]].astype(int).tolist()
-        has_size = isinstance(mask, dict) and "counts" in mask and list(mask.get("size", [])) in (size, [0, 0])
+        has_size = isinstance(mask, dict) and "counts" in mask and mask.get("size") in (size, tuple(size), [0, 0])
         if has_size and is_rle_text(mask["counts"]):  # what nearly all are; others are read as annotations are
             continue
         if isinstance(mask, dict) and "counts" in mask and not has_size and min(size) > 0:

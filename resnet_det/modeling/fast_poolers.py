@@ -68,8 +68,9 @@ def _lay_channels_last(backbone: nn.Module, args: tuple) -> tuple | None:  # noq
     Not in training without AVX-512: oneDNN's backward passes then take more than twice the time.
     """
     image = args[0] if args else None
-    is_slower = torch.is_grad_enabled() and not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    if is_captured() or is_slower or type(image) is not torch.Tensor or image.device.type != "cpu":
+    if is_captured() or type(image) is not torch.Tensor or image.device.type != "cpu":
+        return None
+    if torch.is_grad_enabled() and not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return None
     return image.contiguous(memory_format=torch.channels_last), *args[1:]
 

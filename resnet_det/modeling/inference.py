@@ -72,9 +72,11 @@ def prepare_for_inference(
         raise ValueError(f"backend is {backend!r}; choose one of {', '.join(BACKENDS)}")
     if dtype not in BACKENDS[backend]:
         raise ValueError(f"dtype is {dtype}; {backend} has {', '.join(map(str, BACKENDS[backend]))}")
+    if backend == "openvino" and any(parameter.device.type != "cpu" for parameter in model.parameters()):
+        raise ValueError("OpenVINO's backbone computes on the CPU, and the model is elsewhere: move it there first")
     if backend == "openvino" and compile_backbone:
         raise ValueError("compile_backbone is for the backend torch: OpenVINO compiles the backbone anyway")
-    if isinstance(model, PreparedModel):
+    if isinstance(model, PreparedPart):
         raise ValueError(f"the model is prepared already, in {model.prepared_dtype}: prepare the one it was made of")
     broken = [
         n for n, tensor in model.state_dict().items() if tensor.is_floating_point() and not tensor.isfinite().all()

@@ -167,7 +167,7 @@ def _convert(backbone: Backbone, names: Sequence[str], in_channels: int) -> Any:
     openvino = _import_openvino()
     example = torch.rand(2, in_channels, 2 * MULTIPLE, 3 * MULTIPLE)  # a batch of one would be baked in
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast("cpu", enabled=False):
             return openvino.convert_model(
                 _ChannelsLast(backbone, names),
                 example_input=example,

@@ -117,7 +117,8 @@ def _pool_in_float32(pooler: ROIPooler, args: tuple, kwargs: dict[str, Any]) -> 
 
 def refuse_other_states_(module: nn.Module) -> None:
     """Let ``module``, whose convolutions are not those of the model any more, load the states of such modules alone."""
-    module.register_load_state_dict_pre_hook(_refuse_other_state)
+    # Public from torch 2.5 on, under another name.
+    module._register_load_state_dict_pre_hook(_refuse_other_state, with_module=True)
 
 
 def _refuse_other_state(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -88,7 +88,7 @@ class _Spread(torch.autograd.Function):
         dtype = torch.promote_types(gradient.dtype, torch.float32)
         table = gradient.new_zeros(images * height * width, channels, dtype=dtype)
         for part in _find_rows(boxes, shape, pooling):
-            rows, order = part.rows.sort()
+            rows, order = part.rows.sort(stable=True)
             rows, counts = rows.unique_consecutive(return_counts=True)
             numbers = torch.repeat_interleave(part.counts)[order]
             source = bins[part.boxes].reshape(-1, channels).to(dtype)
@@ -155,7 +155,7 @@ def _split(sizes: torch.Tensor, shape: torch.Size, pooling: Pooling) -> Iterator
     else:
         touched = (sizes / sizes.new_tensor([bins_x, bins_y])).ceil().nan_to_num(0.0).clamp(min=0) + 1
     touched = touched.minimum(limits).long()
-    order = (touched[:, 1] * (shape[3] + 1) + touched[:, 0]).argsort()
+    order = (touched[:, 1] * (shape[3] + 1) + touched[:, 0]).argsort(stable=True)
     most_x = most_y = begin = 0
     for end, (x, y) in enumerate(touched[order].tolist()):
         next_x, next_y = max(x, most_x), max(y, most_y)

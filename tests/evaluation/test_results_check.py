@@ -192,6 +192,8 @@ def test_polygons_and_keypoints_as_lists_of_points_are_read(sound, tmp_path, cap
             {"size": [100, 100], "counts": "abc"},
             r"a mask of \[100, 100\] \(height, width\) for image \d+, which is \[480",
         ),
+        ({"size": None, "counts": "abc"}, r"number 0, counted from 0: a mask of None \(height, width\) for image"),
+        ({"size": 5, "counts": "abc"}, r"number 0, counted from 0: a mask of 5 \(height, width\) for image"),
         ("abc", r"number 0, counted from 0: segmentation is neither run lengths"),
         (None, r"number 0, counted from 0: segmentation is neither run lengths"),
         ([], r"number 0, counted from 0: its segmentation is \[\]"),

@@ -62,6 +62,15 @@ def test_features_are_those_of_torch_whatever_the_size(pair, shape):
 
 
 @torch.no_grad()
+def test_float32_is_float32_under_autocast(pair):
+    backbone, fast = pair
+    with torch.autocast("cpu", torch.bfloat16):
+        made = prepare(backbone)
+    x = torch.randn(1, 3, 64, 64)
+    assert all(torch.equal(made(x)[name], fast(x)[name]) for name in fast(x))
+
+
+@torch.no_grad()
 def test_int8_comes_near_and_every_level_has_its_scale():
     backbone, images = make_backbone(), [torch.randn(1, 3, 64, 64) for _ in range(8)]
     fast = prepare(backbone, torch.int8, images)
@@ -156,3 +165,5 @@ def test_images_on_a_gpu_are_refused(pair):
     with pytest.raises(ValueError, match="the images are on meta, and OpenVINO's backbone computes on the CPU alone"):
         pair[1](torch.empty(1, 3, 64, 64, device="meta"))
     assert isinstance(pair[1], OpenVinoBackbone)
+    with pytest.raises(ValueError, match="the model is elsewhere: move it there first"):
+        prepare(copy.deepcopy(pair[0]).to("meta"))
