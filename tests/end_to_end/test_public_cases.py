@@ -9,7 +9,6 @@ import re
 
 import cases
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data import build_mapper
 from resnet_det.data.loading.dicts import load_dataset_dicts
@@ -59,15 +58,6 @@ UNREADABLE = {"98_swapped_sizes", "38_huge"}  # an error of the image, which ON_
 NAMES = (
     sorted(path.name for path in cases.CASES.iterdir() if (path / "ann.json").is_file()) if cases.CASES.is_dir() else []
 )
-
-
-@pytest.fixture(autouse=True)
-def _forget_sets():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def test_the_cases_are_there():

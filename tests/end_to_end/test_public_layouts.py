@@ -13,7 +13,6 @@ import sys
 import cases
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 import resnet_det
 from resnet_det.errors import InputError
@@ -52,15 +51,6 @@ REPEATED = {"y11_dup_lines_crlf"}  # each box twice, which the checker calls an 
 READ = [name for name, (counts, _) in LAYOUTS.items() if counts]
 # Of 60_weights what is an error; all others load, each with all tensors of the backbone.
 WRONG_WEIGHTS = {"r50_for_r18.pth": "res2.0", "script.pt": "TorchScript"}
-
-
-@pytest.fixture(autouse=True)
-def _forget_sets():
-    before = set(DatasetCatalog.list())
-    yield
-    for name in set(DatasetCatalog.list()) - before:
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 def prepare(name, out):
