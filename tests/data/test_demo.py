@@ -89,7 +89,7 @@ def test_making_them_again_keeps_what_is_there(demo_data):
 
 
 def test_an_interrupted_call_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("resnet_det.data.demo.SPLITS", {"train": (2, 1), "val": (1, 2)})
+    monkeypatch.setattr("resnet_det.data.demo.data.SPLITS", {"train": (2, 1), "val": (1, 2)})
     monkeypatch.setattr("resnet_det.data.demo.data._write_json", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         make_demo_data(tmp_path / "demo")

@@ -95,6 +95,16 @@ def test_boxes_through_yolo(coco, tmp_path):
     }
 
 
+def test_images_of_one_folder_have_their_labels_in_one(coco, tmp_path):
+    annotations, images = coco
+    content = json.loads(annotations.read_text())
+    (images / "x" / "b.png").write_bytes((images / "x" / "a.png").read_bytes())
+    content["images"][1]["file_name"] = "x/b.png"
+    annotations.write_text(json.dumps(content))
+    folder = write_yolo(read_sets([coco]), tmp_path / "yolo", "detect").parent / "labels" / "train"
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*.txt")} == {"x/a.txt", "x/b.txt"}
+
+
 def test_masks_through_yolo_are_one_polygon(coco, tmp_path):
     sets = read_sets([coco])
     path = write_yolo(sets, tmp_path / "yolo", "segment")

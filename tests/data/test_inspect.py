@@ -17,6 +17,7 @@ from PIL import Image
 from resnet_det.data import judge_content
 from resnet_det.data.coco.problems import KINDS, Problem, count_errors, format_counts, format_problems
 from resnet_det.data.inspection.clean import clean_content, make_rgb, write_clean_sets
+from resnet_det.data.inspection.masks import inspect_keypoints
 from resnet_det.data.inspection.sets import inspect_data, inspect_sets
 from resnet_det.errors import InputError
 from resnet_det.outputs import make_new_folder
@@ -192,6 +193,15 @@ def test_a_box_may_reach_outside_by_one_pixel(coco_files, offset, kinds):
     content = json.loads(coco_files[0].read_text())
     content["annotations"][0]["bbox"] = [44 + offset, 4, 20, 16]  # the image is 64 wide
     assert {problem.kind for problem in inspect_data(judge_content(content))} == kinds
+    content["annotations"][0]["bbox"] = [-offset, 4, 20, 16]
+    assert {problem.kind for problem in inspect_data(judge_content(content))} == kinds
+
+
+@pytest.mark.parametrize(("x", "kinds"), [(-19.5, {"box-partly-outside"}), (-20, {"box-outside"})])
+def test_a_box_with_half_a_pixel_in_the_image_is_not_outside(coco_files, x, kinds):
+    content = json.loads(coco_files[0].read_text())
+    content["annotations"][0]["bbox"] = [x, 4, 20, 16]
+    assert {problem.kind for problem in inspect_data(judge_content(content))} == kinds
 
 
 @pytest.mark.parametrize(
@@ -281,3 +291,12 @@ def test_the_annotation_faults_of_bccd_are_found(shared_data):
     assert found["unusual-size"] == {(133,), (135,), (113,)}
     assert found["near-duplicate-images"] == {(37,)}
     assert sum(count_errors(one.problems) for one in sets) == 0
+
+
+@pytest.mark.parametrize(("x", "kinds"), [(64, set()), (65, set()), (65.5, {"keypoints-outside"})])
+def test_a_keypoint_may_lie_outside_by_one_pixel(coco_files, x, kinds):
+    content = json.loads(coco_files[0].read_text())
+    content["categories"][0] |= {"keypoints": ["tip"], "skeleton": []}
+    one = next(a for a in content["annotations"] if a["category_id"] == content["categories"][0]["id"])
+    one |= {"keypoints": [x, 10, 2], "num_keypoints": 1}
+    assert {problem.kind for problem in inspect_keypoints(judge_content(content))} == kinds

@@ -284,11 +284,13 @@ def test_the_tool_prints_what_training_takes_and_the_counts(voc, yolo, tmp_path,
 
 def test_swapped_corners_and_rounding_are_mended_and_counted(voc, yolo):
     (voc / "Annotations" / "a.xml").write_text(
-        voc_xml("a", voc_object("dog", 9, 5, 3, 2), voc_object("dog", 5, 5, 65, 9))
+        voc_xml(
+            "a", *(voc_object("dog", *edges) for edges in [(9, 5, 3, 2), (9, 2, 3, 5), (3, 5, 9, 2), (5, 5, 65, 9)])
+        )
     )
     (split, _), _ = read_voc(voc)
-    assert [item.box for item in split.images[0].objects] == [(2, 1, 7, 4), (4, 4, 60, 5)]
-    assert sorted(split.mended.values()) == [1, 1]
+    assert [item.box for item in split.images[0].objects] == [*[(2, 1, 7, 4)] * 3, (4, 4, 60, 5)]
+    assert sorted(split.mended.values()) == [1, 3]
     path = yolo / "labels" / "train" / "a.txt"
     path.write_text("\ufeff1.000000 0.5 0.5 1.0004 0.2\n0 -0.0012 0.5 0.1 0.1\n", encoding="utf-8")
     (split, _), _ = read_yolo(yolo)

@@ -38,6 +38,13 @@ def kinds_of(data):
     return {finding.kind for finding in data.all_findings()}
 
 
+def test_without_the_size_of_its_image_an_object_has_the_area_of_its_box():
+    content = make_content(area=None, bbox=[10, 20, 20, 30])
+    for key in ("height", "width"):
+        del content["images"][0][key]
+    assert judge_content(content).area.tolist() == [600, 400]
+
+
 def encode(height=60, width=80):
     return mask_util.merge(mask_util.frPyObjects([SQUARE], height, width))
 

@@ -77,7 +77,7 @@ def used_by_check(run):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path, caplog):
+def test_each_case_is_checked_and_loaded_alike(name, tmp_path, caplog):
     folder = cases.CASES / name
     checked = cases.check(folder)
     assert not checked.has_traceback, checked.text
@@ -93,6 +93,12 @@ def test_each_case_is_checked_loaded_evaluated_and_drawn_alike(name, tmp_path, c
         assert loaded == (objects, keypoints if name.startswith("k") else masks)
         said = counts_in(next(text for text in caplog.messages if ": loaded " in text))
         assert said == ((objects, 0, keypoints) if name.startswith("k") else (objects, masks, 0))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", NAMES)
+def test_each_case_is_evaluated_and_drawn_with_the_same_objects(name, tmp_path):
+    folder = cases.CASES / name
     results = write_perfect_results(folder, tmp_path)
     if results is None:
         return

@@ -61,7 +61,10 @@ def test_there_are_all_of_them():
     assert heads == {"Res5ROIHeads", "StandardROIHeads", "CascadeROIHeads"}
 
 
-@pytest.mark.parametrize("name", find_architectures())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] * ("_C4_" in name)) for name in find_architectures()],  # half a minute
+)
 def test_a_resumed_run_is_the_run_that_was_interrupted(name, tmp_path):
     cfg = read(ROOT / name)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""

@@ -16,6 +16,7 @@ from training import assert_same_run, final_state
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg, train_or_evaluate
 from resnet_det.engine.epochs import set_length_in_epochs_
 from resnet_det.engine.hooks import Interrupted
+from resnet_det.engine.hooks.throughput import ThroughputHook
 from resnet_det.engine.run_folder import read_record
 from resnet_det.engine.solver import build_lr_scheduler
 from resnet_det.errors import InputError
@@ -157,16 +158,18 @@ def test_sigterm_in_an_evaluation_saves_at_once(make_toy, results, tmp_path, whe
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_in_training_saves_after_the_iteration_and_reports_nothing(make_toy, results, tmp_path, number):
+def test_a_signal_in_training_saves_after_the_iteration_and_reports_nothing(make_toy, results, tmp_path, number, capfd):
     class Send(HookBase):
         def before_step(self):
             if self.trainer.iter == 2:
+                os.kill(os.getpid(), number)
                 os.kill(os.getpid(), number)
 
     results += [5.0]
     trainer = make_toy("TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 50)
     trainer.register_hooks([Send()])
     assert trainer.train() is None, "the evaluation of iteration 1 is not the run's result"
+    assert capfd.readouterr().err.count(f"{signal.Signals(number).name} was received") == 1
     assert names(tmp_path / "out") == {"model_0000002.pth"}
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -222,6 +225,12 @@ def test_evaluations_are_written_as_they_are_and_not_as_medians(make_toy, result
     assert lines[-1]["bbox/AP"] == 30.0
     for name in ("grad_norm", "images_per_second", "memory_mib", "total_loss", "lr"):
         assert lines[-1][name] > 0, name
+
+
+def test_images_per_second_are_those_of_all_passes_of_a_step(make_toy):
+    trainer = make_toy("RESNET_DET.TRAIN.ACCUMULATE", 3, "SOLVER.IMS_PER_BATCH", 2)
+    (hook,) = [hook for hook in trainer._hooks if isinstance(hook, ThroughputHook)]
+    assert hook.images_per_step == 6
 
 
 def test_validation_leaves_training_and_its_numbers_alone(make_toy, results):
@@ -342,6 +351,11 @@ def test_a_trace_of_some_iterations_opens(make_toy, tmp_path, length, first, cou
     assert path.name == f"profile_{first:07d}.json"
     names = [event.get("name", "") for event in json.loads(path.read_text())["traceEvents"]]
     assert names.count("aten::conv2d") == count
+
+
+def test_without_the_switch_nothing_is_traced(make_toy, tmp_path):
+    make_toy("SOLVER.MAX_ITER", 3).train()
+    assert not list((tmp_path / "out").glob("profile_*"))
 
 
 def test_the_length_may_be_said_in_epochs(make_args, tmp_path):

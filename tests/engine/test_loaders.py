@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from resnet_det.data import register_cfg_datasets
+from resnet_det.data.loading.loader import category_repeat_factors
 from resnet_det.engine import Trainer, build_train_parser, environment, loaders, setup_cfg
 from resnet_det.engine.loaders import build_test_loader, build_validation_loss_loader
 
@@ -92,3 +93,10 @@ def test_the_environment_says_whether_there_are_windows(monkeypatch, name):
     monkeypatch.setattr(environment, "_distribution_of", lambda _: name)
     (line,) = (line for line in environment.describe_environment() if line.startswith("OpenCV"))
     assert line.endswith("(headless: no windows)") == name.endswith("headless")
+
+
+def test_images_of_rare_classes_are_repeated():
+    classes = [[0, 1, 1], [0], [0, 2], []]  # shares of the images: 3/4, 1/4, 1/4
+    dicts = [{"annotations": [{"category_id": index} for index in present]} for present in classes]
+    assert category_repeat_factors(dicts, 0.5) == pytest.approx([2**0.5, 1, 2**0.5, 1])
+    assert category_repeat_factors(dicts, 0.2) == [1, 1, 1, 1]

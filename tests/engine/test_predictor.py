@@ -12,6 +12,7 @@ from PIL import Image
 
 from resnet_det.engine import Predictor
 from resnet_det.engine.predictor import find_category_ids
+from resnet_det.modeling.fast_poolers import FastROIAlign
 
 
 @pytest.mark.parametrize(("image_format", "channels"), [("BGR", 3), ("RGB", 3), ("L", 1)])
@@ -27,6 +28,7 @@ def test_images_are_converted_as_in_training(image_format, channels, default_cfg
     rgb = np.random.default_rng(0).integers(0, 255, (64, 80, 3), dtype=np.uint8)
     Image.fromarray(rgb).save(tmp_path / "image.png")
     predictor = Predictor(default_cfg)
+    assert type(predictor.model.roi_heads.box_pooler.level_poolers[0]) is FastROIAlign
     got = predictor.prepare(rgb[:, :, ::-1])["image"]
     expected = read_image(str(tmp_path / "image.png"), image_format)
     assert np.array_equal(got.permute(1, 2, 0).numpy(), expected.reshape(64, 80, channels))

@@ -61,6 +61,7 @@ JSONWriter.__init__ = lambda self, path: begin(self, path, window_size=1)
 """
 
 
+@pytest.mark.long
 def test_two_processes_have_the_losses_of_one(make_trainer, make_args, tmp_path, request):
     opts = [*NO_SAMPLING, *square_images(), "SOLVER.MAX_ITER", 20]
     opts += ["SOLVER.IMS_PER_BATCH", 4, "SOLVER.BASE_LR", 1e-4]
@@ -94,6 +95,7 @@ def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, 
     assert (tmp_path / "out" / "failed_batch_rank1_iter1.pth").is_file()
 
 
+@pytest.mark.long
 def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
     process = run_tool(make_args("SOLVER.MAX_ITER", 5000), tmp_path, request, processes=2, wait=False)
     wait_for_numbers(tmp_path / "out" / "metrics.json")
@@ -106,6 +108,7 @@ def test_killing_one_process_ends_the_other(make_args, tmp_path, request):
     assert process.returncode != 0
 
 
+@pytest.mark.long
 def test_nothing_is_left_of_a_run_that_is_killed(make_args, tmp_path, request):
     args = make_args("SOLVER.MAX_ITER", 5000, "DATALOADER.NUM_WORKERS", 2, "RESNET_DET.DATA.PREFETCH_FACTOR", 4)
     process = run_tool(args, tmp_path, request, processes=2, wait=False)
@@ -279,6 +282,7 @@ def test_a_process_that_is_stuck_outside_python_is_ended(make_args, tmp_path, re
     assert "did not exit within RESNET_DET.TRAIN.GRACE_SECONDS of a signal: killed" in log.read_text()
 
 
+@pytest.mark.long
 def test_an_evaluation_that_is_interrupted_in_two_processes_ends_both_and_is_made_up_for(make_args, tmp_path, request):
     patch = f"""
 import os, pathlib, signal, time

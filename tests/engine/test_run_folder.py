@@ -185,3 +185,16 @@ def test_files_that_a_run_reads_are_not_overwritten(default_cfg):
     read = _inputs(default_cfg, Namespace(config_file="out/config.yaml"))
     names = ("annotations.json", "images", "proposals.pkl", "start.pth", "config.yaml")
     assert {f"out/{name}" for name in names} <= set(read)
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    seen = []
+
+    def sync(number):
+        seen.append((os.fstat(number).st_size, [path.name for path in tmp_path.iterdir()]))
+
+    monkeypatch.setattr("os.fsync", sync)
+    make_checkpointer(tmp_path).save("model_0000001")
+    ((size, present),) = seen
+    assert size == (tmp_path / "model_0000001.pth").stat().st_size
+    assert present == ["model_0000001.tmp"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import torch
 from detectron2.utils.events import EventStorage
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg
+from resnet_det.engine.model_setup import compile_backbone_
 from resnet_det.engine.precision import choose_amp_dtype, measure_bfloat16_speed_up
 from resnet_det.engine.step import TrainStep
+from resnet_det.errors import InputError
 
 
 @pytest.fixture
@@ -102,3 +105,12 @@ def test_auto_precision_is_what_is_faster(make_cfg, monkeypatch, speed_up, expec
 
 def test_the_speed_up_is_measured():
     assert 0.01 < measure_bfloat16_speed_up(torch.device("cpu"), repeats=1) < 100
+
+
+@pytest.mark.parametrize(("present", "works"), [({"g++"}, True), ({"clang++"}, True), (set(), False)])
+def test_compiling_on_the_cpu_needs_a_compiler(monkeypatch, present, works):
+    monkeypatch.setattr("shutil.which", lambda name: name if name in present else None)
+    model = torch.nn.Module()
+    model.backbone = torch.nn.Linear(1, 1)
+    with nullcontext() if works else pytest.raises(InputError, match="needs a C\\+\\+ compiler"):
+        compile_backbone_(model)

@@ -127,6 +127,17 @@ def test_best_thresholds_are_those_of_all_cuts():
         assert curve.f1[int(100 * -cut)] == pytest.approx(f1, abs=0.1)
 
 
+def test_a_class_with_one_object_has_a_curve():
+    content, _ = make(7, "bbox")
+    content["annotations"] = [{**one, "iscrowd": 0} for one in content["annotations"][:1]]
+    (annotation,) = content["annotations"]
+    found = {key: annotation[key] for key in ("image_id", "category_id", "bbox")}
+    truth, detections, matches = match(content, [{**found, "score": 0.7}], "bbox")
+    curve = compute_curves(truth, detections, matches)[truth.category[0]]
+    assert (curve.best_f1, curve.precision, curve.recall) == (1, 1, 1)
+    assert curve.best_threshold == pytest.approx(0.7)
+
+
 def test_the_confusion_matrix_counts_every_object_and_detection_once():
     content, results = make(8, "bbox")
     truth = make_ground_truth(judge_content(content))

@@ -22,6 +22,7 @@ from resnet_det.evaluation import FastCOCOEvaluator
 from resnet_det.evaluation.build import list_metrics
 from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
+from resnet_det.evaluation.files import describe_software
 from resnet_det.evaluation.ground_truth import make_ground_truth
 
 
@@ -205,3 +206,8 @@ def test_metrics_are_known_before_for_coco_sets_alone(default_cfg, evaluator_typ
     names = list_metrics(default_cfg)
     MetadataCatalog.remove("metrics_val")
     assert (names is not None and {"bbox/AP", "bbox/AP-a"} <= set(names)) == is_known
+
+
+def test_without_git_nothing_is_said_of_a_commit(monkeypatch, tmp_path):
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+    assert set(describe_software()) == {"date", "versions"}

@@ -53,10 +53,11 @@ def open_page(browse, report):
     return lambda *size, **options: browse(report, *size, **options)
 
 
-def test_scores_that_are_no_probabilities_are_reported_without_calibration(tmp_path):
+@pytest.mark.parametrize("scale", [99, 0.5])
+def test_scores_that_are_no_probabilities_are_reported_without_calibration(tmp_path, scale):
     content, results = random_results(4, num_images=12)
     annotations, as_shares = write(tmp_path, content, results, "shares")
-    percent = [{**row, "score": 1 + 99 * row["score"]} for row in results]
+    percent = [{**row, "score": 1 + scale * row["score"]} for row in results]
     _, as_percent = write(tmp_path, content, percent, "percent")
     (expected, *_), _ = evaluate_files(annotations, as_shares, num_draws=20)
     (found, *_), _ = evaluate_files(annotations, as_percent, output=tmp_path / "out", num_draws=20)
@@ -230,6 +231,7 @@ def test_keypoints_have_a_report_too(tmp_path):
     content, results = random_keypoints(22, num_keypoints=17)
     analyses, _ = evaluate_files(*write(tmp_path, content, results), output=tmp_path, num_draws=5)
     assert [analysis.iou_type for analysis in analyses] == ["bbox", "segm", "keypoints"]
+    assert [analysis.confusion.shape for analysis in analyses] == [(2, 2), (2, 2), (0, 0)], "classes, and background"
     assert "Keypoints" in (tmp_path / "report.html").read_text()
 
 

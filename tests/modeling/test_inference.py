@@ -124,14 +124,14 @@ def _head_outputs(model, inputs):
 @torch.no_grad()
 def test_in_bfloat16_heads_compute_in_it_and_boxes_are_float32():
     cfg = with_our_backbone(zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
-    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 0.0
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST, cfg.TEST.DETECTIONS_PER_IMAGE = 0.0, 5
     model = build_model(cfg).eval()
     randomise_norms_(model)
     prepared = prepare_for_inference(model, dtype=torch.bfloat16)
     assert prepared.roi_heads.box_head.fc1.weight.dtype == torch.bfloat16
     assert prepared.roi_heads.box_predictor.bbox_pred.weight.dtype == torch.float32
     assert model.roi_heads.box_head.fc1.weight.dtype == torch.float32
-    instances = prepared(make_inputs(cfg))[0]["instances"]
+    instances = prepared(make_inputs(cfg, ((96, 128),)))[0]["instances"]
     assert len(instances) > 0
     assert instances.pred_boxes.tensor.dtype == torch.float32
     assert instances.scores.isfinite().all()

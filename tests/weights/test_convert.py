@@ -52,6 +52,15 @@ def test_state_of_a_training_goes_along_or_is_stripped(tmp_path):
     assert "left out: optimizer, iteration" in str(report)
 
 
+def test_what_the_names_do_not_tell_of_shortcuts_can_be_said(tmp_path):
+    source = tmp_path / "deep.pth"
+    write_tensors(make_resnet(14, stem="deep", num_classes=7).state_dict(), source)
+    for avg_down, index in ((None, 1), (True, 1), (False, 0)):
+        destination = tmp_path / f"timm_{avg_down}.pth"
+        convert_weights(source, destination, naming="timm", avg_down=avg_down)
+        assert f"layer2.0.downsample.{index}.weight" in read_tensors(destination)
+
+
 def test_heads_stay_out_of_other_namings(tmp_path):
     state = {f"backbone.bottom_up.{name}": tensor for name, tensor in make_resnet(14).state_dict().items()}
     source = tmp_path / "detector.pth"
