@@ -71,7 +71,7 @@ class Predictor:
             converted = convert_PIL_to_numpy(as_rgb, self.image_format)
         resized = self.resize.get_transform(converted).apply_image(converted)
         resized = resized.reshape(*resized.shape[:2], -1)  # of one channel, resizing may leave none
-        chw = torch.as_tensor(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+        chw = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": chw, "height": image.shape[0], "width": image.shape[1]}
 
     @torch.no_grad()
