@@ -168,11 +168,9 @@ def _convert(backbone: Backbone, names: Sequence[str], in_channels: int) -> Any:
     example = torch.rand(2, in_channels, 2 * MULTIPLE, 3 * MULTIPLE)  # a batch of one would be baked in
     try:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            return openvino.convert_model(
-                _ChannelsLast(backbone, names),
-                example_input=example,
-                input=openvino.PartialShape([-1, in_channels, -1, -1]),
-            )
+            # OpenVINO's own tracing would compare two runs of the net to 1e-5, and warn of rounding.
+            traced = torch.jit.trace(_ChannelsLast(backbone, names), example, strict=False, check_trace=False)
+            return openvino.convert_model(traced, input=openvino.PartialShape([-1, in_channels, -1, -1]))
     except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
         raise ValueError(f"OpenVINO cannot convert the backbone: {error}") from error
 
