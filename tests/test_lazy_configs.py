@@ -79,7 +79,8 @@ def lazy_data(small_data):
 def test_training_and_evaluation(run_tool_here, tmp_path):
     config = ["--config-file", ROOT / "lazy/COCO-Detection/faster_rcnn_R_18_FPN_1x.py"]
     pairs = [
-        "train.max_iter=2",
+        "train.max_iter=3",
+        "train.checkpointer.max_to_keep=null",
         "train.init_checkpoint=",
         f"train.output_dir={tmp_path / 'out'}",
         "model.roi_heads.num_classes=6",

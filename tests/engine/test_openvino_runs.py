@@ -10,10 +10,12 @@ import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from detectron2.modeling.backbone import FPN
 
 from resnet_det.engine import build_train_parser, setup_cfg, train_or_evaluate
-from resnet_det.engine.precision import load_calibration
+from resnet_det.engine.precision import load_calibration, prepare_as_configured
 from resnet_det.errors import InputError
+from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
 
 
 @pytest.fixture
@@ -61,3 +63,20 @@ def test_what_is_missing_is_said(make_args, weights, monkeypatch):
         InputError, match="PREPARE openvino-float32: OpenVINO is needed for this backend; it is not part"
     ):
         evaluate(make_args, *weights, "RESNET_DET.TEST.PREPARE", "openvino-float32")
+
+
+@pytest.mark.parametrize(
+    ("name", "backbone", "dtype"),
+    [
+        ("bfloat16", FPN, torch.bfloat16),
+        ("float32", FPN, torch.float32),
+        ("openvino-bfloat16", OpenVinoBackbone, torch.bfloat16),
+        ("openvino-int8", OpenVinoBackbone, torch.int8),
+    ],
+)
+def test_the_model_is_what_the_key_says(make_args, weights, name, backbone, dtype):
+    cfg = setup_cfg(build_train_parser().parse_args(["--eval-only", *make_args(*weights)]))
+    cfg.merge_from_list(["RESNET_DET.TEST.PREPARE", name, "RESNET_DET.TEST.CALIBRATION_IMAGES", 1])
+    prepared = prepare_as_configured(cfg, build_model(cfg).eval()).backbone
+    assert isinstance(prepared, backbone)
+    assert (prepared.dtype if backbone is OpenVinoBackbone else prepared.fpn_output2.weight.dtype) == dtype
