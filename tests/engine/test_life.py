@@ -127,6 +127,27 @@ def test_a_failed_evaluation_on_the_way_is_made_up_for(make_toy, results, tmp_pa
     assert load(tmp_path / "out", "model_best.pth")["iteration"] == 1
 
 
+@pytest.mark.parametrize(
+    "best", [[], ["RESNET_DET.TRAIN.BEST_METRIC", "bbox/AP", "RESNET_DET.TRAIN.EARLY_STOPPING", 1]]
+)
+def test_the_last_evaluation_is_one_with_augmentation_too(make_toy, results, monkeypatch, best):
+    monkeypatch.setattr("resnet_det.engine.trainer.evaluate_with_augmentation", lambda *_: {"bbox_TTA": {"AP": 7.0}})
+    results += [3.0, 2.0, 1.0]
+    trained = make_toy("TEST.EVAL_PERIOD", 1, "SOLVER.MAX_ITER", 3, *best).train()
+    assert trained == {"bbox": {"AP": 1.0}, "bbox_TTA": {"AP": 7.0}}
+
+
+def test_a_checkpoint_collects_from_all_processes_first(make_toy, monkeypatch):
+    order = []
+    trainer = make_toy("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1)
+    monkeypatch.setattr(trainer._trainer, "prepare_to_save", lambda: order.append("collect"))
+    monkeypatch.setattr(trainer.checkpointer, "save", lambda name, **_: order.append(name))
+    trainer.checkpoint_hook.trainer = trainer
+    trainer.checkpoint_hook.save()
+    assert order[0] == "collect"
+    assert len(order) == 2
+
+
 @pytest.mark.parametrize("when", ["in the evaluation", "before it"])
 def test_sigterm_in_an_evaluation_saves_at_once(make_toy, results, tmp_path, when):
     opts = ["TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 4, "RESNET_DET.TRAIN.EMA_DECAY", 0.9]

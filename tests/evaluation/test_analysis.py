@@ -174,3 +174,20 @@ def test_two_runs_are_compared_on_the_same_draws():
         == gaps[places].tolist()
         == sorted(gaps.tolist())[: -len(places) - 1 : -1]
     )
+
+
+def test_an_object_without_a_mask_is_a_crowd_of_its_box_where_masks_are_evaluated():
+    content, _ = random_results(3, num_images=2)
+    content["annotations"] = [{**one, "iscrowd": 0} for one in content["annotations"] if not one["iscrowd"]][:3]
+    whole = make_ground_truth(judge_content(content))
+    assert whole.for_task("segm") is whole
+    del content["annotations"][1]["segmentation"]
+    truth = make_ground_truth(judge_content(content))
+    assert truth.for_task("bbox") is truth
+    masks = truth.for_task("segm")
+    assert (truth.crowd.tolist(), masks.crowd.tolist()) == ([False] * 3, [False, True, False])
+    (corners,) = masks.annotations[1]["segmentation"]
+    x, y, width, height = content["annotations"][1]["bbox"]
+    assert [min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])] == pytest.approx(
+        [x, y, x + width, y + height]
+    )
