@@ -11,6 +11,7 @@ from resnet_det.benchmark.compare import MIN_PAIRS
 from resnet_det.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+INT8 = {"int8": torch.int8}  # OpenVINO's alone
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +29,24 @@ def add_measuring_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, metavar="N", help="of torch (default: one for each core)")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, *, against: tuple[str, ...]) -> None:
+def add_model_arguments(
+    parser: argparse.ArgumentParser,
+    *,
+    against: tuple[str, ...],
+    detectors_against: tuple[str, ...],
+    precisions: dict[str, torch.dtype] = PRECISIONS,
+) -> None:
     """``--config-file``, ``--depths``, ``--precision``, ``--against``, ``--opts``: what is measured of models."""
     parser.add_argument("--config-file", metavar="FILE", help="config of a whole detector (default: backbone with FPN)")
     parser.add_argument("--depths", type=int, nargs="+", metavar="DEPTH", help="of the ResNet, one table for each")
     parser.add_argument(
-        "--precision", nargs="+", default=["fp32"], choices=PRECISIONS, help="one or more of fp32, bf16, fp16"
+        "--precision", nargs="+", default=["fp32"], choices=precisions, help=f"one or more of {', '.join(precisions)}"
     )
     parser.add_argument(
-        "--against", default="detectron2", metavar="A,B", help=f"one or more of {','.join(against)}, with commas"
+        "--against",
+        default="detectron2",
+        metavar="A,B",
+        help=f"one or more of {','.join(against)}, with commas; of {','.join(detectors_against)} with --config-file",
     )
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs; the last flag")
 

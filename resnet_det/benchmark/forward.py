@@ -1,7 +1,8 @@
 """Inference: backbones with FPN, or a whole detector on images.
 
 Ours is prepared (resnet_det.prepare_for_inference). Without --config-file, an R-50-FPN backbone runs on random numbers.
-With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given.
+With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given. "openvino" is
+ours with a backbone that OpenVINO computes, in int8 too, with ranges of the images that are measured.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
+from detectron2.modeling import build_model
 
 from resnet_det.analysis.cost import count_macs
-from resnet_det.benchmark.arguments import PRECISIONS, add_model_arguments, split_against
+from resnet_det.benchmark.arguments import INT8, PRECISIONS, add_model_arguments, split_against
 from resnet_det.benchmark.compare import Comparison, compare
 from resnet_det.benchmark.difference import count_equal_detections
 from resnet_det.benchmark.machine import measure_matmul_flops
 from resnet_det.benchmark.models import (
     AGAINST,
+    DETECTORS,
     backbone_cfg,
     build_backbones,
     build_detectors,
@@ -34,7 +38,7 @@ from resnet_det.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser, against=AGAINST)
+    add_model_arguments(parser, against=AGAINST, detectors_against=DETECTORS, precisions=PRECISIONS | INT8)
     parser.add_argument(
         "--compile", action="store_true", help="ours with a compiled backbone, too; the first run takes minutes"
     )
@@ -55,8 +59,10 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
     Raises:
         InputError: a config that does not work or cannot be compared.
     """
-    against = split_against(args.against, AGAINST)
-    precisions = {name: PRECISIONS[name] for name in args.precision}
+    against = split_against(args.against, DETECTORS if args.config_file else AGAINST)
+    precisions = {name: (PRECISIONS | INT8)[name] for name in args.precision}
+    if "int8" in precisions and "openvino" not in against:
+        raise InputError("--precision int8 needs --config-file and --against openvino: nothing else computes in it")
     for depth in args.depths or [None]:
         if args.config_file:
             yield run_detectors(args, depth, against, precisions)
@@ -90,18 +96,19 @@ def run_detectors(
     args: argparse.Namespace, depth: int | None, against: list[str], precisions: dict[str, torch.dtype]
 ) -> Comparison:
     """A whole detector, image by image."""
-    if against != ["detectron2"]:
-        raise InputError("--against: with --config-file, detectron2 alone can be compared")
     opts = [*args.opts, "MODEL.DEVICE", args.device, "MODEL.WEIGHTS", args.weights, "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
-    models = build_detectors(cfg)
-    if cfg.MODEL.WEIGHTS:
-        load_trained_weights(cfg, models["resnet_det"])
-        models["Detectron2"].load_state_dict(models["resnet_det"].state_dict())
+    models = build_detectors(cfg, against, _read_state(cfg))
     loader = build_test_loader(cfg, cfg.DATASETS.TEST[0])
     inputs = [entry for batch in islice(loader, args.num_images) for entry in batch][: args.num_images]
-    contenders = inference_contenders(models, precisions, device=args.device, compiled=args.compile)
+    contenders = inference_contenders(
+        models,
+        precisions,
+        device=args.device,
+        compiled=args.compile,
+        calibration=inputs if "openvino" in against else (),
+    )
     detect = {name: _detect_each(model, inputs) for name, model in contenders.items()}
     weights = Path(cfg.MODEL.WEIGHTS).name or "random weights"
     comparison = compare(
@@ -114,6 +121,14 @@ def run_detectors(
         compare_outputs=False,  # detections with nearly the same score change places
     )
     return replace(comparison, notes=tuple(_say_how_equal({name: call() for name, call in detect.items()})))
+
+
+def _read_state(cfg: CfgNode) -> dict[str, torch.Tensor] | None:
+    if not cfg.MODEL.WEIGHTS:
+        return None
+    model = build_model(cfg)
+    load_trained_weights(cfg, model)
+    return model.state_dict()
 
 
 def _say_how_equal(detections: dict[str, list]) -> Iterator[str]:

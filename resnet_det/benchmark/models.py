@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torchvision
@@ -13,13 +14,17 @@ from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool
 from torch import nn
 from torchvision.models._utils import IntermediateLayerGetter
 
+from resnet_det.benchmark.torchvision_detectors import TorchvisionDetector
 from resnet_det.config import backbone_outputs, merge_cfg
 from resnet_det.errors import InputError
 from resnet_det.modeling import prepare_for_inference
+from resnet_det.modeling.fast_poolers import speed_up_on_cpus_
 from resnet_det.weights.names import to_detectron2_names
 
 AGAINST = ("detectron2", "torchvision", "timm")
-TITLES = {"detectron2": "Detectron2", "torchvision": "torchvision", "timm": "timm"}
+TRAINABLE_DETECTORS = ("detectron2", "torchvision")
+DETECTORS = (*TRAINABLE_DETECTORS, "openvino")
+TITLES = {"detectron2": "Detectron2", "torchvision": "torchvision", "timm": "timm", "openvino": "OpenVINO"}
 # Times the first random weights of what scores proposals and classes: with those all scores are nearly the same.
 DECISIVENESS = 10
 STAGES = ("res2", "res3", "res4", "res5")
@@ -76,14 +81,28 @@ def build_backbones(cfg: CfgNode, against: list[str]) -> dict[str, nn.Module]:
     return {TITLES[name]: makers[name]() for name in against} | {"resnet_det": ours}
 
 
-def build_detectors(cfg: CfgNode) -> dict[str, nn.Module]:
-    """By title: Detectron2's detector and ours, with equal random weights that detect something."""
+def build_detectors(
+    cfg: CfgNode, against: Sequence[str] = ("detectron2",), state: dict[str, torch.Tensor] | None = None
+) -> dict[str, nn.Module]:
+    """By title: the detectors of the libraries ``against``, and "resnet_det" as our tools train it.
+
+    Args:
+        state: the weights of all; None: equal random ones that detect something.
+
+    Raises:
+        InputError: a library has no such detector.
+    """
     theirs, ours = build_pair(cfg, build_model)
     for model in (theirs, ours):
+        if state is not None:
+            model.load_state_dict(state)
+            continue
         for name, module in model.named_modules():
             if name.endswith(("objectness_logits", "cls_score")):
                 module.weight.data *= DECISIVENESS
-    return {"Detectron2": theirs, "resnet_det": ours}
+    speed_up_on_cpus_(ours)
+    makers = {"detectron2": lambda: theirs, "torchvision": lambda: TorchvisionDetector(cfg, ours)}
+    return {TITLES[name]: makers[name]() for name in against if name in makers} | {"resnet_det": ours}
 
 
 def build_ours_like(ours: nn.Module, cfg: CfgNode, opts: list[str]) -> nn.Module:
@@ -154,12 +173,26 @@ def _timm_net(depth: int) -> nn.Module:
 
 
 def inference_contenders(
-    models: dict[str, nn.Module], precisions: dict[str, torch.dtype], *, device: str, compiled: bool
+    models: dict[str, nn.Module],
+    precisions: dict[str, torch.dtype],
+    *,
+    device: str,
+    compiled: bool = False,
+    calibration: Sequence[dict[str, Any]] = (),
 ) -> dict[str, nn.Module | Callable]:
-    """By title: each model in each precision, ready to be called; ours prepared, the others under autocast."""
+    """By title: each model in each precision, ready to be called; ours prepared, the others under autocast.
+
+    Args:
+        calibration: images for int8; with some, OpenVINO computes ours, too, in each precision.
+
+    Raises:
+        InputError: OpenVINO is not installed, or has no such precision.
+    """
     contenders = {}
     for title, model in models.items():
         for precision, dtype in precisions.items():
+            if dtype == torch.int8:
+                continue
             if title != "resnet_det":
                 contenders[f"{title} {precision}"] = autocast(model.eval().to(device), device, dtype)
                 continue
@@ -167,6 +200,13 @@ def inference_contenders(
             if compiled:
                 fast = prepare_for_inference(model.to(device), dtype=dtype, compile_backbone=True)
                 contenders[f"{title} {precision} compiled"] = fast
+    for precision, dtype in precisions.items() if calibration else ():
+        options = {"calibration": calibration} if dtype == torch.int8 else {}
+        try:
+            prepared = prepare_for_inference(models["resnet_det"], dtype=dtype, backend="openvino", **options)
+        except (ImportError, ValueError) as error:
+            raise InputError(f"--against openvino, --precision {precision}: {error}") from error
+        contenders[f"resnet_det by OpenVINO {precision}"] = prepared
     return contenders
 
 

@@ -19,6 +19,7 @@ from resnet_det.benchmark.arguments import PRECISIONS, add_model_arguments, spli
 from resnet_det.benchmark.compare import Comparison, compare
 from resnet_det.benchmark.models import (
     AGAINST,
+    TRAINABLE_DETECTORS,
     autocast,
     backbone_cfg,
     build_backbones,
@@ -27,13 +28,12 @@ from resnet_det.benchmark.models import (
 )
 from resnet_det.engine.loaders import build_train_loader
 from resnet_det.engine.startup import setup_cfg
-from resnet_det.errors import InputError
 
 CHECKPOINT_OPTS = ["MODEL.RESNET_DET.CHECKPOINT_STAGES", "[True, True, True, True]"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser, against=AGAINST)
+    add_model_arguments(parser, against=AGAINST, detectors_against=TRAINABLE_DETECTORS)
     parser.add_argument("--compile", action="store_true", help="ours compiled, too; the first step takes minutes")
     parser.add_argument("--checkpoint", action="store_true", help="ours with activation checkpointing, too")
     parser.add_argument(
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
     Raises:
         InputError: a config that does not work or cannot be compared.
     """
-    against = split_against(args.against, AGAINST)
+    against = split_against(args.against, TRAINABLE_DETECTORS if args.config_file else AGAINST)
     for depth in args.depths or [None]:
         yield run_detectors(args, depth, against) if args.config_file else run_backbones(args, depth or 50, against)
 
@@ -80,13 +80,11 @@ def run_backbones(args: argparse.Namespace, depth: int, against: list[str]) -> C
 
 def run_detectors(args: argparse.Namespace, depth: int | None, against: list[str]) -> Comparison:
     """A whole detector on one batch."""
-    if against != ["detectron2"]:
-        raise InputError("--against: with --config-file, detectron2 alone can be compared")
     opts = [*args.opts, "MODEL.DEVICE", args.device, "SOLVER.IMS_PER_BATCH", str(args.batch_size)]
     opts += ["MODEL.BACKBONE.FREEZE_AT", str(args.freeze_at), "MODEL.WEIGHTS", "", "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
-    models = _add_variants(args, cfg, build_detectors(cfg))
+    models = _add_variants(args, cfg, build_detectors(cfg, against))
     batch = next(iter(build_train_loader(cfg, seed=0)))
 
     def loss(model: Callable) -> torch.Tensor:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 
 import pytest
 import torch
+import torchvision
 from detectron2.structures import Boxes, Instances
+from detectron2.utils.events import EventStorage
+from models import make_inputs, with_our_backbone, zoo_cfg
 
 from resnet_det.benchmark import forward, train
 from resnet_det.benchmark.difference import count_equal_detections
-from resnet_det.benchmark.models import backbone_cfg, build_backbones, build_detectors
+from resnet_det.benchmark.models import backbone_cfg, build_backbones, build_detectors, inference_contenders
 from resnet_det.errors import InputError
 from resnet_det.modeling.fused import ONEDNN_DTYPES
+
+DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 
 
 def parse(module, *argv):
@@ -80,6 +86,48 @@ def test_detectors_with_random_weights_detect_something():
     assert count_equal_detections(found["resnet_det"], found["Detectron2"]) >= len(found["Detectron2"]) - 1
 
 
+@pytest.mark.parametrize("mask_on", [False, True])
+def test_torchvisions_detector_is_the_same_net(monkeypatch, mask_on):
+    monkeypatch.setattr("resnet_det.benchmark.models.DECISIVENESS", 3)
+    aligned = functools.partial(torchvision.ops.roi_align, aligned=True)  # which torchvision's detectors are not
+    monkeypatch.setattr("torchvision.ops.poolers.roi_align", aligned)
+    cfg = with_our_backbone(zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.MODEL.MASK_ON, cfg.MODEL.RESNETS.STRIDE_IN_1X1 = mask_on, not mask_on
+    cfg.TEST.DETECTIONS_PER_IMAGE = 20
+    models = build_detectors(cfg, ["detectron2", "torchvision"])
+    assert list(models) == ["Detectron2", "torchvision", "resnet_det"]
+    batch = make_inputs(cfg, ((96, 128),))
+    with torch.no_grad():
+        found = {name: model.eval()(batch)[0]["instances"] for name, model in models.items()}
+    assert len(found["Detectron2"]) == 20
+    assert count_equal_detections(found["torchvision"], found["Detectron2"]) >= 19
+    if mask_on:
+        areas = [instances.pred_masks.float().mean().item() for instances in found.values()]
+        assert areas[1] == pytest.approx(areas[0], abs=0.02)
+    with EventStorage():
+        losses = [sum(model.train()(batch).values()).item() for model in models.values()]
+    assert losses[1] == pytest.approx(losses[0], rel=0.3), "of other samples"
+    theirs, torchvisions = (
+        sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        for model in (models["Detectron2"], models["torchvision"])
+    )
+    assert torchvisions - theirs == 4 * (1024 + 1) + mask_on * (256 + 1), "box and mask of the background"
+
+
+def test_openvino_computes_ours_in_each_precision():
+    cfg = with_our_backbone(zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    batch = make_inputs(cfg, ((64, 96),))
+    models = build_detectors(cfg, ["openvino"])
+    precisions = {"fp32": torch.float32, "int8": torch.int8}
+    contenders = inference_contenders(models, precisions, device="cpu", calibration=batch)
+    assert list(contenders) == ["resnet_det fp32", "resnet_det by OpenVINO fp32", "resnet_det by OpenVINO int8"]
+    plain, by_openvino, int8 = contenders.values()
+    assert (by_openvino.backbone.dtype, int8.backbone.dtype) == (torch.float32, torch.int8)
+    with torch.no_grad():
+        assert len(plain(batch)[0]["instances"]) == len(by_openvino(batch)[0]["instances"]) > 0
+
+
 def instances(boxes, classes, scores):
     made = Instances((100, 100))
     made.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
@@ -102,7 +150,10 @@ def test_equal_detections_are_those_with_class_place_and_score():
         (["--against", "mmdet"], "choose from detectron2, torchvision, timm"),
         (["--depths", "200", "--against", "torchvision"], "Detectron2's ResNet cannot be built"),
         (["--opts", "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "only our backbones can be compared"),
-        (["--config-file", "configs/demo/mask_rcnn_R_18_FPN.yaml", "--against", "timm"], "detectron2 alone"),
+        (["--config-file", DEMO, "--against", "timm"], "choose from detectron2, torchvision, openvino"),
+        (["--config-file", DEMO, "--against", "torchvision"], "cannot be built as MODEL.FPN.NORM says"),
+        (["--precision", "int8"], "int8 needs --config-file and --against openvino"),
+        (["--config-file", DEMO, "--against", "openvino", "--precision", "fp16"], "--precision fp16: "),
     ],
 )
 def test_what_cannot_be_compared_is_said(argv, message):
