@@ -34,7 +34,7 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
             if value is None or isinstance(value, bool) or (type(value) in (int, str) and value in known.rows):
                 continue
             place, is_odd = known.find(value)
-            by_name = _find_file(value, by_file) if place < 0 and key == "image_id" else None
+            by_name = _find_file(value, by_file, truth) if place < 0 and key == "image_id" else None
             if by_name is not None:
                 changes[key] = truth.images[by_name]["id"]
                 said["image_id is the name of an image file, in place of its id"] += 1
@@ -68,12 +68,18 @@ _LISTS: dict[str, Callable[[list[Any]], Read]] = {
 }
 
 
-def _find_file(value: Any, places: dict[Hashable, int | None]) -> int | None:
-    """The place of an image by the name of its file, whatever folders stand before it, on any system."""
+def _find_file(value: Any, places: dict[Hashable, int | None], truth: GroundTruth) -> int | None:
+    """The place of an image by the path of its file, on any system; either path may begin further down."""
     if not isinstance(value, str):
         return None
-    place = places.get(value)
-    return places.get(PureWindowsPath(value).name) if place is None else place
+    path = PureWindowsPath(value)
+    place = places.get(value, places.get(path.name))
+    if place is None:
+        return None
+    folders = zip(
+        reversed(path.parts[:-1]), reversed(PureWindowsPath(truth.images[place]["file_name"]).parts[:-1]), strict=False
+    )
+    return place if all(given == known for given, known in folders) else None
 
 
 def _index_files(truth: GroundTruth) -> dict[Hashable, int | None]:

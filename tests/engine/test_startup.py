@@ -192,3 +192,8 @@ def test_a_gpu_that_torch_cannot_use_is_no_reason_to_train_on_the_cpu_for_days(
         return
     fall_back_to_cpu(default_cfg)
     assert default_cfg.MODEL.DEVICE == "cpu"
+
+
+def test_the_examples_of_the_help_name_the_program(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["tools/train_net.py"])
+    assert "tools/train_net.py --config-file" in " ".join(build_train_parser().epilog.split())

@@ -14,6 +14,7 @@ from resnet_det.data import judge_content, read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.ground_truth import make_ground_truth
 from resnet_det.evaluation.results_check import check_results, read_results
+from resnet_det.evaluation.results_forms import normalise_results
 
 
 @pytest.fixture(scope="module")
@@ -268,3 +269,25 @@ def test_classes_that_are_all_wrong_and_cannot_be_indices_are_left_as_they_are(s
     path.write_text(json.dumps(change(results, category_id=lambda row: ids[(row["category_id"] + 1) % len(ids)])))
     rows = read_results(path, make_ground_truth(judge_content(content)), ["bbox"])
     assert len(rows) == len(results)
+
+
+@pytest.mark.parametrize(
+    ("known", "given", "is_found"),
+    [
+        ("train/a.png", "a.png", True),
+        ("train/a.png", "/data/train/a.png", True),
+        ("train/a.png", "train/a", True),
+        ("a.png", "C:\\data\\val\\a.png", True),
+        ("train/a.png", "val/a.png", False),
+        ("x/train/a.png", "y/train/a.png", False),
+    ],
+)
+def test_images_are_found_by_paths_that_do_not_contradict(known, given, is_found):
+    content = {
+        "images": [{"id": 1, "file_name": known, "height": 40, "width": 40}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 8, 16], "area": 128, "iscrowd": 0}],
+    }
+    truth = make_ground_truth(judge_content(content))
+    row = {"image_id": given, "category_id": 1, "bbox": [0, 0, 8, 8], "score": 0.9}
+    assert (normalise_results([row], truth)[0]["image_id"] == 1) == is_found
