@@ -178,13 +178,15 @@ def test_sigterm_in_an_evaluation_saves_at_once(make_toy, results, tmp_path, whe
     assert_same_run(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_in_training_saves_after_the_iteration_and_reports_nothing(make_toy, results, tmp_path, number, capfd):
+@pytest.mark.parametrize(("number", "times"), [(signal.SIGTERM, 1), (signal.SIGUSR1, 2)])
+def test_a_signal_in_training_saves_after_the_iteration_and_reports_nothing(
+    make_toy, results, tmp_path, number, times, capfd
+):
     class Send(HookBase):
         def before_step(self):
             if self.trainer.iter == 2:
-                os.kill(os.getpid(), number)
-                os.kill(os.getpid(), number)
+                for _ in range(times):
+                    os.kill(os.getpid(), number)
 
     results += [5.0]
     trainer = make_toy("TEST.EVAL_PERIOD", 2, "SOLVER.MAX_ITER", 50)
