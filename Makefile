@@ -10,7 +10,7 @@ RUN = $(VENV)/bin/python
 help:
 	@echo "make demo       set up, train the demo detector, evaluate it, draw its predictions (output/demo)"
 	@echo "make test       set up, lint, check the import contract, run the tests"
-	@echo "make test-long  the tests that take minutes"
+	@echo "make test-long  the tests that take long"
 	@echo "make test-gpu   the tests that need a GPU"
 	@echo "make setup      the environment alone ($(VENV))"
 	@echo "make format     let ruff format the code"

@@ -11,7 +11,7 @@ from resnet_det.benchmark.compare import MIN_PAIRS
 from resnet_det.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INT8 = {"int8": torch.int8}  # OpenVINO's alone
+INT8 = {"int8": torch.int8}  # only OpenVINO has it
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

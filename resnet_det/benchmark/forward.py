@@ -2,7 +2,7 @@
 
 Ours is prepared (resnet_det.prepare_for_inference). Without --config-file, an R-50-FPN backbone runs on random numbers.
 With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given. "openvino" is
-ours with a backbone that OpenVINO computes, in int8 too, with ranges of the images that are measured.
+ours with a backbone that OpenVINO computes, in int8 too, calibrated on the measured images.
 """
 
 from __future__ import annotations
@@ -61,8 +61,14 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
     """
     against = split_against(args.against, DETECTORS if args.config_file else AGAINST)
     precisions = {name: (PRECISIONS | INT8)[name] for name in args.precision}
-    if "int8" in precisions and "openvino" not in against:
-        raise InputError("--precision int8 needs --config-file and --against openvino: nothing else computes in it")
+    if "int8" in precisions and ("openvino" not in against or len(precisions) == 1):
+        raise InputError("--precision int8 needs --config-file, --against openvino, and another precision beside it")
+    if "openvino" in against and args.device != "cpu":
+        raise InputError("--against openvino: it computes on the CPU alone; --device cpu would work")
+    if "openvino" in against and "fp16" in precisions:
+        raise InputError("--against openvino: it has no fp16; --precision fp32, bf16 or int8 would work")
+    if args.num_images < 1:
+        raise InputError(f"--num-images {args.num_images}: 1 or more")
     for depth in args.depths or [None]:
         if args.config_file:
             yield run_detectors(args, depth, against, precisions)
@@ -107,7 +113,8 @@ def run_detectors(
         precisions,
         device=args.device,
         compiled=args.compile,
-        calibration=inputs if "openvino" in against else (),
+        openvino="openvino" in against,
+        images=inputs,
     )
     detect = {name: _detect_each(model, inputs) for name, model in contenders.items()}
     weights = Path(cfg.MODEL.WEIGHTS).name or "random weights"

@@ -24,7 +24,7 @@ from resnet_det.weights.names import to_detectron2_names
 AGAINST = ("detectron2", "torchvision", "timm")
 TRAINABLE_DETECTORS = ("detectron2", "torchvision")
 DETECTORS = (*TRAINABLE_DETECTORS, "openvino")
-TITLES = {"detectron2": "Detectron2", "torchvision": "torchvision", "timm": "timm", "openvino": "OpenVINO"}
+TITLES = {"detectron2": "Detectron2", "torchvision": "torchvision", "timm": "timm"}
 # Times the first random weights of what scores proposals and classes: with those all scores are nearly the same.
 DECISIVENESS = 10
 STAGES = ("res2", "res3", "res4", "res5")
@@ -113,6 +113,8 @@ def build_ours_like(ours: nn.Module, cfg: CfgNode, opts: list[str]) -> nn.Module
     is_detector = hasattr(ours, "backbone")
     model = build_model(cfg) if is_detector else build_backbone(cfg, ShapeSpec(channels=3))
     model.load_state_dict(ours.state_dict())
+    if is_detector:
+        speed_up_on_cpus_(model)
     return model
 
 
@@ -178,12 +180,14 @@ def inference_contenders(
     *,
     device: str,
     compiled: bool = False,
-    calibration: Sequence[dict[str, Any]] = (),
+    openvino: bool = False,
+    images: Sequence[dict[str, Any]] = (),
 ) -> dict[str, nn.Module | Callable]:
     """By title: each model in each precision, ready to be called; ours prepared, the others under autocast.
 
     Args:
-        calibration: images for int8; with some, OpenVINO computes ours, too, in each precision.
+        openvino: whether OpenVINO computes ours, too, in each precision.
+        images: that int8, which only OpenVINO has, is calibrated on.
 
     Raises:
         InputError: OpenVINO is not installed, or has no such precision.
@@ -200,8 +204,8 @@ def inference_contenders(
             if compiled:
                 fast = prepare_for_inference(model.to(device), dtype=dtype, compile_backbone=True)
                 contenders[f"{title} {precision} compiled"] = fast
-    for precision, dtype in precisions.items() if calibration else ():
-        options = {"calibration": calibration} if dtype == torch.int8 else {}
+    for precision, dtype in precisions.items() if openvino else ():
+        options = {"calibration": images} if dtype == torch.int8 else {}
         try:
             prepared = prepare_for_inference(models["resnet_det"], dtype=dtype, backend="openvino", **options)
         except (ImportError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.structures import Boxes, Instances
+from detectron2.structures import BitMasks, Boxes, Instances
 from torch import nn
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -19,7 +19,38 @@ from resnet_det.errors import InputError
 from resnet_det.weights.names import from_detectron2_names
 
 NORMS = {"FrozenBN": FrozenBatchNorm2d, "BN": nn.BatchNorm2d}
-# Of Detectron2's names those that differ; numbers of levels and layers are counted from another one.
+LEVELS = ["p2", "p3", "p4", "p5"]
+# What torchvision builds no other way.
+FIXED = {
+    "META_ARCHITECTURE": "GeneralizedRCNN",
+    "KEYPOINT_ON": False,
+    "PROPOSAL_GENERATOR.NAME": "RPN",
+    "RESNETS.DEFORM_ON_PER_STAGE": [False] * 4,
+    "RESNETS.RES5_DILATION": 1,
+    "FPN.IN_FEATURES": ["res2", "res3", "res4", "res5"],
+    "FPN.NORM": "",
+    "FPN.FUSE_TYPE": "sum",
+    "ANCHOR_GENERATOR.OFFSET": 0.0,
+    "RPN.IN_FEATURES": [*LEVELS, "p6"],
+    "RPN.CONV_DIMS": [-1],
+    "RPN.BBOX_REG_WEIGHTS": (1.0, 1.0, 1.0, 1.0),
+    "RPN.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "ROI_HEADS.NAME": "StandardROIHeads",
+    "ROI_HEADS.IN_FEATURES": LEVELS,
+    "ROI_BOX_HEAD.NUM_FC": 2,
+    "ROI_BOX_HEAD.NUM_CONV": 0,
+    "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": False,
+    "ROI_BOX_HEAD.POOLER_TYPE": "ROIAlignV2",
+    "ROI_BOX_HEAD.BBOX_REG_LOSS_TYPE": "smooth_l1",
+    "ROI_BOX_HEAD.TRAIN_ON_PRED_BOXES": False,
+}
+FIXED_WITH_MASKS = {
+    "ROI_MASK_HEAD.NUM_CONV": 4,
+    "ROI_MASK_HEAD.NORM": "",
+    "ROI_MASK_HEAD.CLS_AGNOSTIC_MASK": False,
+    "ROI_MASK_HEAD.POOLER_TYPE": "ROIAlignV2",
+}
+# Detectron2's prefixes and torchvision's; the two number levels and layers from different starts.
 PARTS = {
     "proposal_generator.rpn_head.conv.": "rpn.head.conv.0.0.",
     "proposal_generator.rpn_head.objectness_logits.": "rpn.head.cls_logits.",
@@ -46,18 +77,21 @@ class TorchvisionDetector(nn.Module):
             InputError: torchvision has no such detector.
         """
         super().__init__()
-        _check(cfg)
-        self.net = _build(cfg)
-        self.net.load_state_dict(_rename(model.state_dict()))
+        _check(cfg.MODEL)
+        try:
+            self.net = _build(cfg, model.proposal_generator.anchor_generator)
+            self.net.load_state_dict(_rename(model.state_dict()))
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"--against torchvision: it cannot build the net of this config ({reason})") from error
         self.net.transform.resize = lambda image, target=None: (image, target)  # they come as Detectron2's do
-        # torchvision rounds them
-        self.net.rpn.anchor_generator.cell_anchors = list(model.proposal_generator.anchor_generator.cell_anchors)
+        self._targets: dict[int, tuple[Instances, dict[str, torch.Tensor]]] = {}
 
     def forward(self, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor] | list[dict[str, Instances]]:
         device = next(self.parameters()).device
         images = [entry["image"].to(device).float() for entry in batch]
         if self.training:
-            return self.net(images, [_make_target(entry["instances"], device) for entry in batch])
+            return self.net(images, [self._target(entry["instances"], device) for entry in batch])
         images, _ = self.net.transform(images)
         features = self.net.backbone(images.tensors)
         proposals, _ = self.net.rpn(images, features)
@@ -67,33 +101,53 @@ class TorchvisionDetector(nn.Module):
         found = self.net.transform.postprocess(detections, images.image_sizes, sizes)
         return [{"instances": _make_instances(one, size)} for one, size in zip(found, sizes, strict=True)]
 
-
-def _check(cfg: CfgNode) -> None:
-    model = cfg.MODEL
-    wrong = {
-        "META_ARCHITECTURE": model.META_ARCHITECTURE != "GeneralizedRCNN",
-        "BACKBONE.NAME": not model.BACKBONE.NAME.endswith("_fpn_backbone"),
-        "ROI_HEADS.NAME": model.ROI_HEADS.NAME != "StandardROIHeads",
-        "KEYPOINT_ON": model.KEYPOINT_ON,
-        "RESNETS.NORM": model.RESNETS.NORM not in NORMS,
-        "FPN.NORM": bool(model.FPN.NORM),
-        "ROI_BOX_HEAD.NUM_FC": (model.ROI_BOX_HEAD.NUM_FC, model.ROI_BOX_HEAD.NUM_CONV) != (2, 0),
-        "ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG": model.ROI_BOX_HEAD.CLS_AGNOSTIC_BBOX_REG,
-        "ROI_MASK_HEAD.NUM_CONV": model.MASK_ON and (model.ROI_MASK_HEAD.NUM_CONV, model.ROI_MASK_HEAD.NORM) != (4, ""),
-    }
-    for key, is_wrong in wrong.items():
-        if is_wrong:
-            raise InputError(f"--against torchvision: its Faster and Mask R-CNN cannot be built as MODEL.{key} says")
+    def _target(self, instances: Instances, device: torch.device) -> dict[str, torch.Tensor]:
+        """What is to be found, made once: torchvision's users have their data sets draw polygons."""
+        if id(instances) not in self._targets:
+            self._targets[id(instances)] = instances, _make_target(instances, device)
+        return self._targets[id(instances)][1]
 
 
-def _build(cfg: CfgNode) -> nn.Module:
+class _Anchors(AnchorGenerator):
+    """With Detectron2's anchors, as torchvision rounds its own."""
+
+    def __init__(self, sizes: Any, aspect_ratios: Any, exact: list[torch.Tensor]) -> None:
+        super().__init__(sizes, aspect_ratios)
+        self.exact = exact
+
+    def set_cell_anchors(self, dtype: torch.dtype, device: torch.device) -> None:
+        self.cell_anchors = [anchors.to(device, dtype) for anchors in self.exact]
+
+
+def _check(model: CfgNode) -> None:
+    for key, expected in {**FIXED, **(FIXED_WITH_MASKS if model.MASK_ON else {})}.items():
+        value = model
+        for part in key.split("."):
+            value = value[part]
+        if value != expected and list(_flat(value)) != list(_flat(expected)):
+            raise InputError(f"--against torchvision: MODEL.{key} is {value}; it has only {expected}")
+    frozen = model.BACKBONE.FREEZE_AT
+    if model.RESNETS.NORM not in NORMS or (model.RESNETS.NORM == "BN" and frozen > 0):
+        raise InputError(
+            f"--against torchvision: MODEL.RESNETS.NORM is {model.RESNETS.NORM} with FREEZE_AT {frozen}; it has only "
+            "FrozenBN, or BN with FREEZE_AT 0"
+        )
+    if len(model.ANCHOR_GENERATOR.SIZES) != len(model.RPN.IN_FEATURES):
+        raise InputError("--against torchvision: MODEL.ANCHOR_GENERATOR.SIZES must have one list for each level")
+
+
+def _flat(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _build(cfg: CfgNode, anchors: nn.Module) -> nn.Module:
     model, rpn, roi, box = cfg.MODEL, cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
     try:
         backbone = resnet_fpn_backbone(
             backbone_name=f"resnet{model.RESNETS.DEPTH}",
             weights=None,
             norm_layer=NORMS[model.RESNETS.NORM],
-            trainable_layers=max(5 - model.BACKBONE.FREEZE_AT, 0),
+            trainable_layers=min(max(5 - model.BACKBONE.FREEZE_AT, 0), 5),
         )
     except (KeyError, ValueError) as error:
         raise InputError(f"--against torchvision: it has no ResNet-{model.RESNETS.DEPTH}") from error
@@ -104,22 +158,29 @@ def _build(cfg: CfgNode) -> nn.Module:
     options: dict[str, Any] = {
         "image_mean": model.PIXEL_MEAN,
         "image_std": model.PIXEL_STD,
-        "rpn_anchor_generator": AnchorGenerator(
+        "rpn_anchor_generator": _Anchors(
             tuple(map(tuple, model.ANCHOR_GENERATOR.SIZES)),
             tuple(map(tuple, model.ANCHOR_GENERATOR.ASPECT_RATIOS)) * len(model.ANCHOR_GENERATOR.SIZES),
+            list(anchors.cell_anchors),
         ),
         "rpn_pre_nms_top_n_train": rpn.PRE_NMS_TOPK_TRAIN,
         "rpn_pre_nms_top_n_test": rpn.PRE_NMS_TOPK_TEST,
         "rpn_post_nms_top_n_train": rpn.POST_NMS_TOPK_TRAIN,
         "rpn_post_nms_top_n_test": rpn.POST_NMS_TOPK_TEST,
         "rpn_nms_thresh": rpn.NMS_THRESH,
+        "rpn_bg_iou_thresh": rpn.IOU_THRESHOLDS[0],
+        "rpn_fg_iou_thresh": rpn.IOU_THRESHOLDS[-1],
         "rpn_batch_size_per_image": rpn.BATCH_SIZE_PER_IMAGE,
+        "rpn_positive_fraction": rpn.POSITIVE_FRACTION,
         "box_roi_pool": MultiScaleRoIAlign(levels, box.POOLER_RESOLUTION, box.POOLER_SAMPLING_RATIO),
         "box_head": TwoMLPHead(channels * box.POOLER_RESOLUTION**2, box.FC_DIM),
         "box_predictor": FastRCNNPredictor(box.FC_DIM, roi.NUM_CLASSES + 1),
         "box_score_thresh": roi.SCORE_THRESH_TEST,
         "box_nms_thresh": roi.NMS_THRESH_TEST,
         "box_detections_per_img": cfg.TEST.DETECTIONS_PER_IMAGE,
+        "bbox_reg_weights": box.BBOX_REG_WEIGHTS,
+        "box_bg_iou_thresh": roi.IOU_THRESHOLDS[0],
+        "box_fg_iou_thresh": roi.IOU_THRESHOLDS[-1],
         "box_batch_size_per_image": roi.BATCH_SIZE_PER_IMAGE,
         "box_positive_fraction": roi.POSITIVE_FRACTION,
     }
@@ -153,17 +214,13 @@ def _rename(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _make_target(instances: Instances, device: torch.device) -> dict[str, torch.Tensor]:
     target = {"boxes": instances.gt_boxes.tensor.to(device), "labels": instances.gt_classes.to(device) + 1}
-    if instances.has("gt_masks"):
+    if instances.has("gt_masks") and len(instances):
         masks = instances.gt_masks
-        bits = masks.tensor if hasattr(masks, "tensor") else _draw(masks, instances.image_size)
-        target["masks"] = bits.to(device).to(torch.uint8)
+        bits = masks if isinstance(masks, BitMasks) else BitMasks.from_polygon_masks(masks, *instances.image_size)
+        target["masks"] = bits.tensor.to(device, torch.uint8)
+    else:
+        target["masks"] = torch.zeros(len(instances), *instances.image_size, dtype=torch.uint8, device=device)
     return target
-
-
-def _draw(polygons: Any, size: tuple[int, int]) -> torch.Tensor:
-    from detectron2.structures import BitMasks
-
-    return BitMasks.from_polygon_masks(polygons, *size).tensor
 
 
 def _make_instances(found: dict[str, torch.Tensor], size: tuple[int, int]) -> Instances:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Hashable
-from pathlib import PurePath, PureWindowsPath
+from collections.abc import Callable
+from functools import cache
+from itertools import takewhile
+from pathlib import PureWindowsPath
 from typing import Any
 
 from resnet_det.data.coco.fields import References, is_number, read_box, read_number
@@ -24,7 +26,8 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
     if not isinstance(results, list) or not all(isinstance(row, dict) for row in results):
         return results
     references = {"image_id": References(truth.image_places), "category_id": References(truth.category_places)}
-    by_file = _index_files(truth)
+    files = _index_files(truth)
+    find_file = cache(lambda value: _find_file(value, files, truth))
     said: Counter[str] = Counter()
     normalised = []
     for row in results:
@@ -34,7 +37,8 @@ def normalise_results(results: Any, truth: GroundTruth) -> Any:
             if value is None or isinstance(value, bool) or (type(value) in (int, str) and value in known.rows):
                 continue
             place, is_odd = known.find(value)
-            by_name = _find_file(value, by_file, truth) if place < 0 and key == "image_id" else None
+            is_name = place < 0 and key == "image_id" and isinstance(value, str)
+            by_name = find_file(value) if is_name else None
             if by_name is not None:
                 changes[key] = truth.images[by_name]["id"]
                 said["image_id is the name of an image file, in place of its id"] += 1
@@ -68,25 +72,34 @@ _LISTS: dict[str, Callable[[list[Any]], Read]] = {
 }
 
 
-def _find_file(value: Any, places: dict[Hashable, int | None], truth: GroundTruth) -> int | None:
-    """The place of an image by the path of its file, on any system; either path may begin further down."""
-    if not isinstance(value, str):
-        return None
-    path = PureWindowsPath(value)
-    place = places.get(value, places.get(path.name))
-    if place is None:
-        return None
-    folders = zip(
-        reversed(path.parts[:-1]), reversed(PureWindowsPath(truth.images[place]["file_name"]).parts[:-1]), strict=False
-    )
-    return place if all(given == known for given, known in folders) else None
+def _find_file(value: str, files: dict[str, list[int]], truth: GroundTruth) -> int | None:
+    """The place of the one image whose path goes with ``value``, on any system; either may begin further down.
+
+    Paths go together unless the folders that the files are in have other names. Of several images, it is the one with
+    whose path the most folders agree.
+    """
+    ranks = {}
+    for place in files.get(PureWindowsPath(value).name, ()):
+        known = truth.images[place]["file_name"]
+        pairs = list(zip(_folders(value), _folders(known), strict=False))
+        agreeing = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
+        if agreeing or not pairs:
+            ranks[place] = agreeing, value == known
+    best = [place for place, rank in ranks.items() if rank == max(ranks.values())]
+    return best[0] if len(best) == 1 else None
 
 
-def _index_files(truth: GroundTruth) -> dict[Hashable, int | None]:
-    """The place of each image by its file name, with and without folders and suffix; None where two have the same."""
-    places: dict[Hashable, int | None] = {}
+def _folders(path: str) -> list[str]:
+    """Names of the folders in which a file is, from the innermost; in lower case, as on systems that do not care."""
+    whole = PureWindowsPath(path.lower())
+    return [part for part in reversed(whole.parts[bool(whole.anchor) : -1]) if part != ".."]
+
+
+def _index_files(truth: GroundTruth) -> dict[str, list[int]]:
+    """The places of images by the name of their file, with and without suffix."""
+    files: dict[str, list[int]] = {}
     for place, image in enumerate(truth.images):
-        path = PurePath(image["file_name"])
-        for name in {str(path), path.name, path.stem, str(path.with_suffix(""))}:
-            places[name] = None if name in places else place
-    return places
+        path = PureWindowsPath(image["file_name"])
+        for name in {path.name, path.stem}:
+            files.setdefault(name, []).append(place)
+    return files

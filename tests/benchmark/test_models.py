@@ -10,13 +10,19 @@ import pytest
 import torch
 import torchvision
 from detectron2.structures import Boxes, Instances
-from detectron2.utils.events import EventStorage
 from models import make_inputs, with_our_backbone, zoo_cfg
 
 from resnet_det.benchmark import forward, train
 from resnet_det.benchmark.difference import count_equal_detections
-from resnet_det.benchmark.models import backbone_cfg, build_backbones, build_detectors, inference_contenders
+from resnet_det.benchmark.models import (
+    backbone_cfg,
+    build_backbones,
+    build_detectors,
+    build_ours_like,
+    inference_contenders,
+)
 from resnet_det.errors import InputError
+from resnet_det.modeling.fast_poolers import FastROIAlign
 from resnet_det.modeling.fused import ONEDNN_DTYPES
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -96,22 +102,65 @@ def test_torchvisions_detector_is_the_same_net(monkeypatch, mask_on):
     cfg.TEST.DETECTIONS_PER_IMAGE = 20
     models = build_detectors(cfg, ["detectron2", "torchvision"])
     assert list(models) == ["Detectron2", "torchvision", "resnet_det"]
+    if mask_on:
+        bias = torch.tensor([3.0, -3.0]).repeat(cfg.MODEL.ROI_HEADS.NUM_CLASSES // 2)  # full and empty masks by class
+        models["Detectron2"].roi_heads.mask_head.predictor.bias.data.copy_(bias)
+        models["torchvision"].net.roi_heads.mask_predictor.mask_fcn_logits.bias.data[1:] = bias
     batch = make_inputs(cfg, ((96, 128),))
     with torch.no_grad():
-        found = {name: model.eval()(batch)[0]["instances"] for name, model in models.items()}
-    assert len(found["Detectron2"]) == 20
-    assert count_equal_detections(found["torchvision"], found["Detectron2"]) >= 19
+        found = [models[name].eval()(batch)[0]["instances"] for name in ("Detectron2", "torchvision")]
+    assert len(found[0]) == 20
+    assert count_equal_detections(found[1], found[0]) >= 19
     if mask_on:
-        areas = [instances.pred_masks.float().mean().item() for instances in found.values()]
-        assert areas[1] == pytest.approx(areas[0], abs=0.02)
-    with EventStorage():
-        losses = [sum(model.train()(batch).values()).item() for model in models.values()]
-    assert losses[1] == pytest.approx(losses[0], rel=0.3), "of other samples"
+        masks = [instances.pred_masks[instances.scores.argsort(descending=True)[:15]] for instances in found]
+        assert (masks[0] != masks[1]).sum() < 0.1 * masks[0].sum()
+        assert 0 < masks[0].any(dim=(1, 2)).sum() < 15
     theirs, torchvisions = (
         sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         for model in (models["Detectron2"], models["torchvision"])
     )
     assert torchvisions - theirs == 4 * (1024 + 1) + mask_on * (256 + 1), "box and mask of the background"
+
+
+@pytest.mark.parametrize("mask_format", ["polygon", "bitmask"])
+def test_torchvisions_detector_trains_on_images_with_and_without_objects(mask_format):
+    cfg = with_our_backbone(zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS, cfg.INPUT.MASK_FORMAT = 18, 64, mask_format
+    model = build_detectors(cfg, ["torchvision"])["torchvision"].train()
+    batch = make_inputs(cfg, ((64, 96), (96, 64)))
+    batch[1]["instances"] = batch[1]["instances"][:0]
+    losses = model(batch)
+    sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    assert model._target(batch[0]["instances"], torch.device("cpu")) is model._targets[id(batch[0]["instances"])][1]
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.RESNETS.NUM_GROUPS", 32, "MODEL.RESNETS.WIDTH_PER_GROUP", 8], "cannot build the net of this config"),
+        (["MODEL.FPN.OUT_CHANNELS", 128], "cannot build the net of this config"),
+        (["MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK", True], "MODEL.ROI_MASK_HEAD.CLS_AGNOSTIC_MASK is True; it has only"),
+        (["MODEL.FPN.FUSE_TYPE", "avg"], "MODEL.FPN.FUSE_TYPE is avg"),
+        (["MODEL.ANCHOR_GENERATOR.SIZES", [[32, 64]]], "one list for each level"),
+        (["MODEL.RESNETS.NORM", "BN"], "is BN with FREEZE_AT 2"),
+    ],
+)
+def test_what_torchvision_has_not_is_said(opts, message):
+    cfg = with_our_backbone(zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.merge_from_list(opts)
+    with pytest.raises(InputError, match=message):
+        build_detectors(cfg, ["torchvision"])
+
+
+def test_variants_of_ours_are_as_fast_but_for_what_they_vary():
+    cfg = with_our_backbone(zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
+    ours = build_detectors(cfg)["resnet_det"]
+    variant = build_ours_like(ours, cfg, train.CHECKPOINT_OPTS)
+    for model in (ours, variant):
+        assert type(model.roi_heads.box_pooler.level_poolers[0]) is FastROIAlign
+        assert len(model.backbone._forward_pre_hooks) == 1
 
 
 def test_openvino_computes_ours_in_each_precision():
@@ -120,12 +169,14 @@ def test_openvino_computes_ours_in_each_precision():
     batch = make_inputs(cfg, ((64, 96),))
     models = build_detectors(cfg, ["openvino"])
     precisions = {"fp32": torch.float32, "int8": torch.int8}
-    contenders = inference_contenders(models, precisions, device="cpu", calibration=batch)
+    contenders = inference_contenders(models, precisions, device="cpu", openvino=True, images=batch)
     assert list(contenders) == ["resnet_det fp32", "resnet_det by OpenVINO fp32", "resnet_det by OpenVINO int8"]
     plain, by_openvino, int8 = contenders.values()
     assert (by_openvino.backbone.dtype, int8.backbone.dtype) == (torch.float32, torch.int8)
     with torch.no_grad():
-        assert len(plain(batch)[0]["instances"]) == len(by_openvino(batch)[0]["instances"]) > 0
+        expected, found, rounded = (model(batch)[0]["instances"] for model in (plain, by_openvino, int8))
+    assert count_equal_detections(found, expected) >= 0.95 * len(expected) > 0
+    assert len(rounded) > 0
 
 
 def instances(boxes, classes, scores):
@@ -151,9 +202,11 @@ def test_equal_detections_are_those_with_class_place_and_score():
         (["--depths", "200", "--against", "torchvision"], "Detectron2's ResNet cannot be built"),
         (["--opts", "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "only our backbones can be compared"),
         (["--config-file", DEMO, "--against", "timm"], "choose from detectron2, torchvision, openvino"),
-        (["--config-file", DEMO, "--against", "torchvision"], "cannot be built as MODEL.FPN.NORM says"),
-        (["--precision", "int8"], "int8 needs --config-file and --against openvino"),
-        (["--config-file", DEMO, "--against", "openvino", "--precision", "fp16"], "--precision fp16: "),
+        (["--config-file", DEMO, "--against", "torchvision"], "MODEL.FPN.NORM is GN; it has only"),
+        (["--precision", "int8"], "int8 needs --config-file, --against openvino"),
+        (["--config-file", DEMO, "--against", "openvino", "--precision", "int8"], "and another precision beside it"),
+        (["--num-images", "0"], "--num-images 0: 1 or more"),
+        (["--config-file", DEMO, "--against", "openvino", "--precision", "fp16"], "it has no fp16"),
     ],
 )
 def test_what_cannot_be_compared_is_said(argv, message):

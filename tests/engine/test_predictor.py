@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -29,7 +31,9 @@ def test_images_are_converted_as_in_training(image_format, channels, default_cfg
     Image.fromarray(rgb).save(tmp_path / "image.png")
     predictor = Predictor(default_cfg)
     assert type(predictor.model.roi_heads.box_pooler.level_poolers[0]) is FastROIAlign
-    got = predictor.prepare(rgb[:, :, ::-1])["image"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        got = predictor.prepare(rgb[:, :, ::-1])["image"]
     expected = read_image(str(tmp_path / "image.png"), image_format)
     assert np.array_equal(got.permute(1, 2, 0).numpy(), expected.reshape(64, 80, channels))
     assert len(predictor.predict([rgb[:, :, ::-1]])) == 1
