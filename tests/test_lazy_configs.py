@@ -96,6 +96,8 @@ def test_training_and_evaluation(run_tool_here, tmp_path):
     assert run(*pairs, "train.checkpointer.period=1").returncode == 0
     assert set(json.loads((tmp_path / "out" / "results.json").read_text())) == {"bbox"}
     assert not list((tmp_path / "out").glob("profile_*")), "as train.profile is not set"
+    kept = {path.name for path in (tmp_path / "out").glob("model_0*.pth")}
+    assert kept == {"model_0000000.pth", "model_0000001.pth"}
     final = tmp_path / "out" / "model_final.pth"
     whole = torch.load(final, weights_only=True)["model"]
     final.unlink()
