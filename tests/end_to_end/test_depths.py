@@ -10,7 +10,7 @@ from models import QUICK
 from resnet_det.engine import build_train_parser, train_or_evaluate
 
 
-@pytest.mark.parametrize("depth", [18, 50, *(pytest.param(depth, marks=pytest.mark.long) for depth in (34, 101, 152))])
+@pytest.mark.parametrize("depth", [50, *(pytest.param(depth, marks=pytest.mark.long) for depth in (18, 34, 101, 152))])
 def test_depth_by_one_key(depth, small_data, tmp_path, monkeypatch, request):
     monkeypatch.chdir(request.config.rootpath)
     data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]

@@ -63,7 +63,10 @@ def test_there_are_all_of_them():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=[pytest.mark.long] * ("_C4_" in name)) for name in find_architectures()],  # half a minute
+    [
+        pytest.param(name, marks=[pytest.mark.long] * ("_C4_" in name or "mask_rcnn_R_50_DC5" in name))
+        for name in find_architectures()
+    ],
 )
 def test_a_resumed_run_is_the_run_that_was_interrupted(name, tmp_path):
     cfg = read(ROOT / name)

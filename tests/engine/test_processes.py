@@ -86,6 +86,7 @@ step.TrainStep._forward_and_backward = fail
 """
 
 
+@pytest.mark.long
 def test_a_loss_that_is_not_finite_on_one_process_ends_all(make_args, tmp_path, request):
     start = time.monotonic()
     code, output = run_tool(make_args(), tmp_path, request, processes=2, patch=NAN_ON_RANK_1)

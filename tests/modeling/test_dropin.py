@@ -23,6 +23,7 @@ MODELS = {
     "mask_R_50_GN": ("Misc/mask_rcnn_R_50_FPN_3x_gn.yaml", {}),
     "mask_R_50_SyncBN": ("Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", {}),
 }
+TAKE_LONG = ("mask_R_101", "mask_R_34", "faster_R_50_C4", "faster_R_50_DC5", "mask_R_50_SyncBN")
 
 
 def for_random_weights(cfg):
@@ -126,7 +127,9 @@ def assert_close_gradients(actual, expected, tolerance):
         assert (actual[key] - value).norm() <= tolerance * value.norm() + 1e-12, key
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in TAKE_LONG)) for name in MODELS]
+)
 def test_same_state_detections_losses_and_gradients(name):
     path, overrides = MODELS[name]
     compare_with_detectron2s(zoo_cfg(path, **overrides), name)
@@ -207,6 +210,7 @@ def test_deformable_convolution_v1_equals_detectron2s():
         torch.testing.assert_close(actual[name], expected[name], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_every_zoo_config_of_a_resnet_gives_the_same_keys_and_shapes():
     checked = 0
     for path in sorted(ZOO.glob("COCO-*/*.yaml")) + sorted(ZOO.glob("Misc/*.yaml")):

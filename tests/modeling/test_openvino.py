@@ -122,6 +122,7 @@ def test_every_kind_of_detector_computes_the_same(config):
     assert torch.equal(again(inputs)[0]["instances"].scores, fast(inputs)[0]["instances"].scores)
 
 
+@pytest.mark.long
 def test_int8_in_a_detector_takes_images_as_the_model_does():
     cfg, model = make_model()
     inputs = make_inputs(cfg)

@@ -230,7 +230,7 @@ def test_modules_are_replaced_in_place_and_put_back():
     "config",
     [
         "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
-        "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+        pytest.param("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", marks=pytest.mark.long),
         "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
         "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
     ],

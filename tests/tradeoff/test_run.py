@@ -203,6 +203,7 @@ def test_what_is_wrong_with_runs_is_said(runs, tmp_path, damage, message):
         compare_runs(runs, tmp_path / "out", MEASURING, num_draws=5)
 
 
+@pytest.mark.long
 def test_the_settings_of_the_runs_are_used(runs, tmp_path, monkeypatch):
     seen = {}
 
