@@ -11,7 +11,7 @@ from resnet_det.benchmark.compare import MIN_PAIRS
 from resnet_det.errors import InputError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-INT8 = {"int8": torch.int8}  # only OpenVINO has it
+WITH_INT8 = PRECISIONS | {"int8": torch.int8}  # which only OpenVINO has
 
 
 def add_common_arguments(parser: argparse.ArgumentParser) -> None:

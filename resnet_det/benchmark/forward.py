@@ -15,11 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode
-from detectron2.modeling import build_model
 
 from resnet_det.analysis.cost import count_macs
-from resnet_det.benchmark.arguments import INT8, PRECISIONS, add_model_arguments, split_against
+from resnet_det.benchmark.arguments import WITH_INT8, add_model_arguments, split_against
 from resnet_det.benchmark.compare import Comparison, compare
 from resnet_det.benchmark.difference import count_equal_detections
 from resnet_det.benchmark.machine import measure_matmul_flops
@@ -31,14 +29,13 @@ from resnet_det.benchmark.models import (
     build_detectors,
     inference_contenders,
 )
-from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.loaders import build_test_loader
 from resnet_det.engine.startup import setup_cfg
 from resnet_det.errors import InputError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser, against=AGAINST, detectors_against=DETECTORS, precisions=PRECISIONS | INT8)
+    add_model_arguments(parser, against=AGAINST, detectors_against=DETECTORS, precisions=WITH_INT8)
     parser.add_argument(
         "--compile", action="store_true", help="ours with a compiled backbone, too; the first run takes minutes"
     )
@@ -60,7 +57,7 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
         InputError: a config that does not work or cannot be compared.
     """
     against = split_against(args.against, DETECTORS if args.config_file else AGAINST)
-    precisions = {name: (PRECISIONS | INT8)[name] for name in args.precision}
+    precisions = {name: WITH_INT8[name] for name in args.precision}
     if "int8" in precisions and ("openvino" not in against or len(precisions) == 1):
         raise InputError("--precision int8 needs --config-file, --against openvino, and another precision beside it")
     if "openvino" in against and args.device != "cpu":
@@ -105,7 +102,7 @@ def run_detectors(
     opts = [*args.opts, "MODEL.DEVICE", args.device, "MODEL.WEIGHTS", args.weights, "DATALOADER.NUM_WORKERS", "0"]
     opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
-    models = build_detectors(cfg, against, _read_state(cfg))
+    models = build_detectors(cfg, against)
     loader = build_test_loader(cfg, cfg.DATASETS.TEST[0])
     inputs = [entry for batch in islice(loader, args.num_images) for entry in batch][: args.num_images]
     contenders = inference_contenders(
@@ -128,14 +125,6 @@ def run_detectors(
         compare_outputs=False,  # detections with nearly the same score change places
     )
     return replace(comparison, notes=tuple(_say_how_equal({name: call() for name, call in detect.items()})))
-
-
-def _read_state(cfg: CfgNode) -> dict[str, torch.Tensor] | None:
-    if not cfg.MODEL.WEIGHTS:
-        return None
-    model = build_model(cfg)
-    load_trained_weights(cfg, model)
-    return model.state_dict()
 
 
 def _say_how_equal(detections: dict[str, list]) -> Iterator[str]:

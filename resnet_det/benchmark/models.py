@@ -16,6 +16,7 @@ from torchvision.models._utils import IntermediateLayerGetter
 
 from resnet_det.benchmark.torchvision_detectors import TorchvisionDetector
 from resnet_det.config import backbone_outputs, merge_cfg
+from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.errors import InputError
 from resnet_det.modeling import prepare_for_inference
 from resnet_det.modeling.fast_poolers import speed_up_on_cpus_
@@ -81,25 +82,22 @@ def build_backbones(cfg: CfgNode, against: list[str]) -> dict[str, nn.Module]:
     return {TITLES[name]: makers[name]() for name in against} | {"resnet_det": ours}
 
 
-def build_detectors(
-    cfg: CfgNode, against: Sequence[str] = ("detectron2",), state: dict[str, torch.Tensor] | None = None
-) -> dict[str, nn.Module]:
+def build_detectors(cfg: CfgNode, against: Sequence[str] = ("detectron2",)) -> dict[str, nn.Module]:
     """By title: the detectors of the libraries ``against``, and "resnet_det" as our tools train it.
 
-    Args:
-        state: the weights of all; None: equal random ones that detect something.
+    All have the weights of MODEL.WEIGHTS; if that is empty, equal random ones that detect something.
 
     Raises:
-        InputError: a library has no such detector.
+        InputError: a library has no such detector, or the weights do not fit.
     """
     theirs, ours = build_pair(cfg, build_model)
-    for model in (theirs, ours):
-        if state is not None:
-            model.load_state_dict(state)
-            continue
-        for name, module in model.named_modules():
+    if cfg.MODEL.WEIGHTS:
+        load_trained_weights(cfg, ours)
+    else:
+        for name, module in ours.named_modules():
             if name.endswith(("objectness_logits", "cls_score")):
                 module.weight.data *= DECISIVENESS
+    theirs.load_state_dict(ours.state_dict())
     speed_up_on_cpus_(ours)
     makers = {"detectron2": lambda: theirs, "torchvision": lambda: TorchvisionDetector(cfg, ours)}
     return {TITLES[name]: makers[name]() for name in against if name in makers} | {"resnet_det": ours}

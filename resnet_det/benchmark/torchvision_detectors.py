@@ -124,7 +124,7 @@ def _check(model: CfgNode) -> None:
         value = model
         for part in key.split("."):
             value = value[part]
-        if value != expected and list(_flat(value)) != list(_flat(expected)):
+        if _listed(value) != _listed(expected):
             raise InputError(f"--against torchvision: MODEL.{key} is {value}; it has only {expected}")
     frozen = model.BACKBONE.FREEZE_AT
     if model.RESNETS.NORM not in NORMS or (model.RESNETS.NORM == "BN" and frozen > 0):
@@ -136,21 +136,18 @@ def _check(model: CfgNode) -> None:
         raise InputError("--against torchvision: MODEL.ANCHOR_GENERATOR.SIZES must have one list for each level")
 
 
-def _flat(value: Any) -> Any:
-    return value if isinstance(value, list | tuple) else [value]
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _build(cfg: CfgNode, anchors: nn.Module) -> nn.Module:
     model, rpn, roi, box = cfg.MODEL, cfg.MODEL.RPN, cfg.MODEL.ROI_HEADS, cfg.MODEL.ROI_BOX_HEAD
-    try:
-        backbone = resnet_fpn_backbone(
-            backbone_name=f"resnet{model.RESNETS.DEPTH}",
-            weights=None,
-            norm_layer=NORMS[model.RESNETS.NORM],
-            trainable_layers=min(max(5 - model.BACKBONE.FREEZE_AT, 0), 5),
-        )
-    except (KeyError, ValueError) as error:
-        raise InputError(f"--against torchvision: it has no ResNet-{model.RESNETS.DEPTH}") from error
+    backbone = resnet_fpn_backbone(
+        backbone_name=f"resnet{model.RESNETS.DEPTH}",  # Detectron2 has no other depths
+        weights=None,
+        norm_layer=NORMS[model.RESNETS.NORM],
+        trainable_layers=min(max(5 - model.BACKBONE.FREEZE_AT, 0), 5),
+    )
     if model.RESNETS.STRIDE_IN_1X1 and model.RESNETS.DEPTH >= 50:
         for layer in (backbone.body.layer2, backbone.body.layer3, backbone.body.layer4):
             layer[0].conv1.stride, layer[0].conv2.stride = layer[0].conv2.stride, (1, 1)

@@ -78,14 +78,15 @@ def _find_file(value: str, files: dict[str, list[int]], truth: GroundTruth) -> i
     Paths go together unless the folders that the files are in have other names. Of several images, it is the one with
     whose path the most folders agree.
     """
-    ranks = {}
+    ranks, folders = {}, _folders(value)
     for place in files.get(PureWindowsPath(value).name, ()):
         known = truth.images[place]["file_name"]
-        pairs = list(zip(_folders(value), _folders(known), strict=False))
+        pairs = list(zip(folders, _folders(known), strict=False))
         agreeing = len(list(takewhile(lambda pair: pair[0] == pair[1], pairs)))
         if agreeing or not pairs:
             ranks[place] = agreeing, value == known
-    best = [place for place, rank in ranks.items() if rank == max(ranks.values())]
+    most = max(ranks.values(), default=None)
+    best = [place for place, rank in ranks.items() if rank == most]
     return best[0] if len(best) == 1 else None
 
 

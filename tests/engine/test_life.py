@@ -142,7 +142,6 @@ def test_a_checkpoint_collects_from_all_processes_first(make_toy, monkeypatch):
     trainer = make_toy("SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1)
     monkeypatch.setattr(trainer._trainer, "prepare_to_save", lambda: order.append("collect"))
     monkeypatch.setattr(trainer.checkpointer, "save", lambda name, **_: order.append(name))
-    trainer.checkpoint_hook.trainer = trainer
     trainer.checkpoint_hook.save()
     assert order[0] == "collect"
     assert len(order) == 2

@@ -71,7 +71,7 @@ def test_float32_is_float32_under_autocast(pair):
 
 
 @torch.no_grad()
-@pytest.mark.long  # once NNCF is imported, SIGTERM in this process ends in a segmentation fault
+@pytest.mark.long  # after NNCF, tests of SIGTERM in the same process end in a segmentation fault
 def test_int8_comes_near_and_every_level_has_its_scale():
     backbone, images = make_backbone(), [torch.randn(1, 3, 64, 64) for _ in range(8)]
     fast = prepare(backbone, torch.int8, images)
@@ -123,7 +123,7 @@ def test_every_kind_of_detector_computes_the_same(config):
     assert torch.equal(again(inputs)[0]["instances"].scores, fast(inputs)[0]["instances"].scores)
 
 
-@pytest.mark.long  # once NNCF is imported, SIGTERM in this process ends in a segmentation fault
+@pytest.mark.long  # after NNCF, tests of SIGTERM in the same process end in a segmentation fault
 def test_int8_in_a_detector_takes_images_as_the_model_does():
     cfg, model = make_model()
     inputs = make_inputs(cfg)
