@@ -17,11 +17,12 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
+from resnet_det.modeling.openvino_core import HOW_TO_INSTALL, get_core, import_openvino, keep_signal_stack
+
 logger = logging.getLogger(__name__)
 
 OPENVINO_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 MULTIPLE = 64  # sides of the example that is traced; those of images are free
-HOW_TO_INSTALL = "it is not part of the plain set-up: pip install openvino nncf"
 
 
 class OpenVinoBackbone(Backbone):
@@ -100,7 +101,7 @@ class OpenVinoBackbone(Backbone):
     def _compile(self) -> Any:
         with self._lock:
             if self._compiled is None:
-                core = _import_openvino().Core()
+                core = get_core()
                 kinds = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
                 if self.dtype == torch.bfloat16 and "BF16" not in kinds:
                     logger.warning("OpenVINO has no bfloat16 on this processor: it computes in float32")
@@ -116,13 +117,13 @@ class OpenVinoBackbone(Backbone):
         state = {key: value for key, value in self.__dict__.items() if key not in ("_compiled", "_requests", "_lock")}
         with tempfile.TemporaryDirectory() as folder:
             files = Path(folder, "network.xml"), Path(folder, "network.bin")
-            _import_openvino().serialize(self._network, *map(str, files))
+            import_openvino().serialize(self._network, *map(str, files))
             state["_network"] = tuple(file.read_bytes() for file in files)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._network = _import_openvino().Core().read_model(*self._network)
+        self._network = get_core().read_model(*self._network)
         self._compiled, self._requests, self._lock = None, threading.local(), threading.Lock()
 
     def extra_repr(self) -> str:
@@ -164,7 +165,7 @@ class _ChannelsLast(nn.Module):
 
 
 def _convert(backbone: Backbone, names: Sequence[str], in_channels: int) -> Any:
-    openvino = _import_openvino()
+    openvino = import_openvino()
     example = torch.rand(2, in_channels, 2 * MULTIPLE, 3 * MULTIPLE)  # a batch of one would be baked in
     try:
         with torch.no_grad(), torch.autocast("cpu", enabled=False):
@@ -181,12 +182,6 @@ def _quantize(network: Any, samples: Sequence[torch.Tensor]) -> Any:
     except ImportError as error:
         raise ImportError(f"NNCF is needed for int8; {HOW_TO_INSTALL}") from error
     images = [sample.float().contiguous().numpy() for sample in samples]
-    return nncf.quantize(network, nncf.Dataset(images, np.asarray), subset_size=len(images))
-
-
-def _import_openvino() -> Any:
-    try:
-        import openvino
-    except ImportError as error:
-        raise ImportError(f"OpenVINO is needed for this backend; {HOW_TO_INSTALL}") from error
-    return openvino
+    get_core()  # it is to be older than those that NNCF makes
+    with keep_signal_stack():
+        return nncf.quantize(network, nncf.Dataset(images, np.asarray), subset_size=len(images))

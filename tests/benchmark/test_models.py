@@ -163,7 +163,7 @@ def test_variants_of_ours_are_as_fast_but_for_what_they_vary():
         assert len(model.backbone._forward_pre_hooks) == 1
 
 
-@pytest.mark.long  # after NNCF, tests of SIGTERM in the same process end in a segmentation fault
+@pytest.mark.long
 def test_openvino_computes_ours_in_each_precision():
     cfg = with_our_backbone(zoo_cfg("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml"))
     cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
