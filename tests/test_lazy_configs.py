@@ -35,7 +35,9 @@ def yaml_twin(name):
     return cfg
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * ("R_34" in name or "101" in name)) for name in CONFIGS]
+)
 def test_lazy_config_builds_and_runs(name):
     lazy = LazyConfig.load(str(ROOT / "lazy" / name))
     if "roi_heads" in lazy.model:

@@ -218,7 +218,10 @@ def traced(net, x):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     "transform",
-    [double_backward, func_grad, func_jvp, func_vmap, per_sample_gradients, forward_mode, compiled, exported, traced],
+    [
+        *(double_backward, func_grad, func_jvp, func_vmap, per_sample_gradients, forward_mode, exported, traced),
+        pytest.param(compiled, marks=pytest.mark.long),
+    ],
 )
 def test_transforms_give_the_same(transform, kind):
     results = [transform(net.eval(), images()[..., :32, :32]) for net in make_nets(kind)]

@@ -22,7 +22,7 @@ from resnet_det.errors import InputError
 from resnet_det.modeling.fast_poolers import FastROIAlign
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(0, marks=pytest.mark.long), 2])
 def test_a_resumed_run_is_the_run_that_was_interrupted(make_trainer, tmp_path, num_workers):
     opts = [*EVERYTHING_ON, "SOLVER.CHECKPOINT_PERIOD", 1, "DATALOADER.NUM_WORKERS", num_workers, "TEST.EVAL_PERIOD", 3]
     whole = make_trainer(*opts, out="whole")

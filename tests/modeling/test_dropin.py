@@ -13,13 +13,13 @@ BASIC = {"MODEL__RESNETS__RES2_OUT_CHANNELS": 64}  # what Detectron2 needs besid
 MODELS = {
     "faster_R_50": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {}),
     "mask_R_101": ("COCO-InstanceSegmentation/mask_rcnn_R_101_FPN_3x.yaml", {}),
-    "retinanet_R_50": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {}),
     "faster_R_18": ("COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
     "mask_R_34": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 34, **BASIC}),
     "faster_R_50_C4": ("COCO-Detection/faster_rcnn_R_50_C4_1x.yaml", {}),
     "faster_R_50_DC5": ("COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml", {}),
-    "panoptic_R_50": ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", {}),
-    "keypoint_R_50": ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", {}),
+    "retinanet_R_18": ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
+    "panoptic_R_18": ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
+    "keypoint_R_18": ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", {"MODEL__RESNETS__DEPTH": 18, **BASIC}),
     "mask_R_50_GN": ("Misc/mask_rcnn_R_50_FPN_3x_gn.yaml", {}),
     "mask_R_50_SyncBN": ("Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", {}),
 }
@@ -31,7 +31,8 @@ def for_random_weights(cfg):
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = 0.0
     cfg.MODEL.RPN.POST_NMS_TOPK_TEST = cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN = 40
     cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = 20, 16
-    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64  # Detectron2's in both models
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64  # heads are Detectron2's in both models
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM = cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM = 32
     return cfg
 
 

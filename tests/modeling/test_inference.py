@@ -211,6 +211,7 @@ def test_another_dtype_is_refused():
         prepare_for_inference(make_resnet(18), dtype=torch.int8)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(
     tuple(map(int, torch.__version__.split(".")[:2])) < (2, 13), reason="torch 2.4 compiles the FPN in parts"
 )

@@ -255,7 +255,7 @@ def test_any_pooler_takes_bfloat16(pooler):
 @pytest.mark.parametrize(
     ("config", "depth"),
     [
-        ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", 50),
+        pytest.param("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", 50, marks=pytest.mark.long),
         ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", 18),
         ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", 18),
         ("COCO-Detection/rpn_R_50_FPN_1x.yaml", 18),

@@ -241,17 +241,19 @@ def test_an_output_that_is_a_file_is_one_error(finished, tmp_path):
         compare_runs(finished, tmp_path / "file", MEASURING)
 
 
-def test_configs_alone_have_costs(tmp_path, browse, run_tool_here):
-    config = ["--config-file", DEMO, "--depths", 18, 26, "--input-size", 64, 96, "--no-latency"]
-    run = run_tool_here("compare_depths.py", *config, "--output", tmp_path)
+def test_configs_alone_have_costs(tmp_path, browse, run_tool_here, request):
+    config = tmp_path / "small.yaml"
+    config.write_text(f"_BASE_: {request.config.rootpath / DEMO}\nTEST: {{DETECTIONS_PER_IMAGE: 5}}\n")
+    sizes = ["--depths", 18, 26, "--input-size", 64, 96, "--no-latency"]
+    run = run_tool_here("compare_depths.py", "--config-file", config, *sizes, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert "Is R-26 worth it? Configs alone do not tell: they have no AP." in run.stdout
     assert re.search(r"R-26 costs [\d.]+ GMACs, 1\.\d times as much as R-18", run.stdout), run.stdout
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["tradeoff.html", "tradeoff.json"]
-    numbers = json.loads((tmp_path / "tradeoff.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["tradeoff.html", "tradeoff.json"]
+    numbers = json.loads((tmp_path / "out" / "tradeoff.json").read_text())
     assert [detector["latency_ms"] for detector in numbers["detectors"]] == [None, None]
     assert numbers["detectors"][1]["gmacs"] > numbers["detectors"][0]["gmacs"]
-    page = browse(tmp_path / "tradeoff.html", 390, 844)
+    page = browse(tmp_path / "out" / "tradeoff.html", 390, 844)
     assert page.locator("h1").text_content() == "Is R-26 worth it?"
     assert page.locator("svg.chart").count() == 0
     rows = page.locator("table tbody tr")
