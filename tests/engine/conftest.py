@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models import QUICK
+from models import NARROW, QUICK
 
 from resnet_det.engine import Trainer, build_train_parser, setup_cfg
 
@@ -17,7 +17,7 @@ def make_args(small_data, tmp_path, monkeypatch, request):
 
     def make(*opts, out="out"):
         data = ["--train-data", *small_data["train"], "--test-data", *small_data["val"]]
-        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2", *QUICK]
+        fixed = ["MODEL.DEVICE", "cpu", "SOLVER.AMP.ENABLED", "False", "SOLVER.IMS_PER_BATCH", "2", *QUICK, *NARROW]
         fixed += ["INPUT.MIN_SIZE_TRAIN", "(96,)", "INPUT.MIN_SIZE_TEST", "96", "SOLVER.MAX_ITER", "4"]
         return ["--config-file", DEMO, *data, *fixed, "OUTPUT_DIR", str(tmp_path / out), *map(str, opts)]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from detectron2.data import transforms as T
 from detectron2.modeling import build_model
+from models import NARROW, QUICK
 
 from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.engine import build_train_parser, train_or_evaluate
@@ -20,11 +21,7 @@ def test_results_with_augmentation_stand_beside_those_without(make_args, default
     opts = ["TEST.AUG.ENABLED", True, "TEST.AUG.MIN_SIZES", "(64, 96)", "RESNET_DET.TEST.PREPARE", prepare]
     opts += ["RESNET_DET.TEST.MAX_IMAGES", 2, "MODEL.WEIGHTS", tmp_path / "weights.pth"]
     default_cfg.merge_from_file("configs/demo/mask_rcnn_R_18_FPN.yaml")
-    default_cfg.MODEL.DEVICE, default_cfg.MODEL.ROI_BOX_HEAD.FC_DIM, default_cfg.MODEL.ROI_HEADS.NUM_CLASSES = (
-        "cpu",
-        64,
-        6,
-    )
+    default_cfg.merge_from_list(["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.NUM_CLASSES", 6, *QUICK, *NARROW])
     torch.save({"model": build_model(default_cfg).state_dict()}, tmp_path / "weights.pth")
     found = train_or_evaluate(build_train_parser().parse_args(["--eval-only", *make_args(*opts)]))
     assert set(found) == {"bbox", "segm", "bbox_TTA", "segm_TTA"}

@@ -23,7 +23,7 @@ MODELS = {
     "mask_R_50_GN": ("Misc/mask_rcnn_R_50_FPN_3x_gn.yaml", {}),
     "mask_R_50_SyncBN": ("Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", {}),
 }
-TAKE_LONG = ("mask_R_101", "mask_R_34", "faster_R_50_C4", "faster_R_50_DC5", "mask_R_50_SyncBN")
+TAKE_LONG = ("mask_R_101", "mask_R_34", "faster_R_50_C4", "faster_R_50_DC5", "mask_R_50_SyncBN", "keypoint_R_18")
 
 
 def for_random_weights(cfg):

@@ -81,7 +81,9 @@ def compare(theirs: nn.Module, path, arguments: dict, num_parameters: int, stage
             assert_equal(output, seen[name], f"{name} at {size}")
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.long] * ("101_" in name or "152" in name)) for name in TORCHVISION]
+)
 def test_torchvision(name, tmp_path):
     theirs = torchvision.models.get_model(name).eval()
     randomise_(theirs)
