@@ -33,7 +33,7 @@ torch.set_num_threads(1)  # tests run in several processes
 
 
 def pytest_collection_finish():
-    """What the imports left stays: searching it for garbage again and again takes a twentieth of the time."""
+    """Exempt what imports have made from garbage collection, which otherwise takes 5 % of the time."""
     gc.collect()
     gc.freeze()
 

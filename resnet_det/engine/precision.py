@@ -54,7 +54,7 @@ def is_bfloat16_worthwhile(device: torch.device) -> bool:
         is_worthwhile, why = capability >= (8, 0), f"compute capability {capability[0]}.{capability[1]}"
     else:
         speed_up = measure_bfloat16_speed_up(device)
-        is_worthwhile, why = speed_up >= MIN_SPEED_UP, f"it takes 1/{speed_up:.1f} of the time of float32"
+        is_worthwhile, why = speed_up >= MIN_SPEED_UP, f"it takes {1 / speed_up:.2f} times as long as float32"
     logger.info("AMP_DTYPE auto: %s on %s (%s)", "bfloat16" if is_worthwhile else "float32", device, why)
     return is_worthwhile
 
@@ -93,7 +93,7 @@ def measure_bfloat16_speed_up(device: torch.device, repeats: int = 5) -> float:
     """Time of a convolution and its backward pass in float32 over that in bfloat16: the median of ``repeats`` pairs.
 
     It is measured once in a process. Where the first pair, which warms up, takes ten times as long in bfloat16, the
-    processor has none, and one pair takes a second: that is enough to know.
+    processor has no instructions for it, and a pair takes a second: one is enough to know.
     """
     x = torch.randn(2, 64, 96, 96, device=device)
     weight = torch.randn(64, 64, 3, 3, device=device, requires_grad=True)

@@ -123,7 +123,7 @@ class OpenVinoBackbone(Backbone):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._network = get_core().read_model(*self._network)
+        self._network = import_openvino().Core().read_model(*self._network)
         self._compiled, self._requests, self._lock = None, threading.local(), threading.Lock()
 
     def extra_repr(self) -> str:
@@ -182,6 +182,5 @@ def _quantize(network: Any, samples: Sequence[torch.Tensor]) -> Any:
     except ImportError as error:
         raise ImportError(f"NNCF is needed for int8; {HOW_TO_INSTALL}") from error
     images = [sample.float().contiguous().numpy() for sample in samples]
-    get_core()  # it is to be older than those that NNCF makes
     with keep_signal_stack():
         return nncf.quantize(network, nncf.Dataset(images, np.asarray), subset_size=len(images))

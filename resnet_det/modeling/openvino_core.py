@@ -1,9 +1,9 @@
 """OpenVINO's Core, and the stack for signals that its CPU plugin leaves behind.
 
-The CPU plugin of each Core (OpenVINO 2026.4) gives the thread that makes it a stack of its own for signal handlers, and
-puts back the one before when it goes. Of two Cores of which the first goes first, the second puts back memory that has
-been freed. Python's signal handlers run on that stack: the next signal then ends the process, or writes over whatever
-has that memory by now.
+The CPU plugin of each Core (OpenVINO 2026.4) gives the thread that loads it a stack of its own for signal handlers.
+When it goes it frees that stack, and puts back the one before if its own is the current one. Of two Cores of which the
+first goes first, the second puts back memory that has been freed. Python's signal handlers run on that stack: the next
+signal then crashes the process, or writes over whatever has that memory by now.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import contextlib
 import ctypes
 import functools
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 HOW_TO_INSTALL = "it is not part of the plain set-up: pip install openvino nncf"
+_lock = threading.Lock()
 
 
 def import_openvino() -> Any:
@@ -26,11 +28,23 @@ def import_openvino() -> Any:
     return openvino
 
 
-@functools.cache
 def get_core() -> Any:
-    """The one Core of this process, with its CPU plugin. It stays, and so does the stack that it has set."""
+    """The one Core of this process, with its CPU plugin. It stays, and so does the stack that it has set.
+
+    Raises:
+        ImportError: OpenVINO is not installed, or has no CPU plugin here.
+    """
+    with _lock:  # of two threads, the second would make a Core that goes again
+        return _make_core()
+
+
+@functools.cache
+def _make_core() -> Any:
     core = import_openvino().Core()
-    core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    try:
+        core.get_property("CPU", "FULL_DEVICE_NAME")  # loads the plugin
+    except RuntimeError as error:
+        raise ImportError(f"OpenVINO cannot load its CPU plugin: {error}") from error
     return core
 
 
@@ -42,14 +56,15 @@ class _SignalStack(ctypes.Structure):
 
 @contextlib.contextmanager
 def keep_signal_stack() -> Iterator[None]:
-    """Meanwhile, others may make Cores of their own: this thread gets back the stack for signals that it had."""
+    """Restore this thread's stack for signals afterwards, whatever Cores are made inside."""
     if not sys.platform.startswith("linux"):  # the plugin sets none there
         yield
         return
     sigaltstack = ctypes.CDLL(None).sigaltstack
     before = _SignalStack()
-    sigaltstack(None, ctypes.byref(before))
+    is_known = sigaltstack(None, ctypes.byref(before)) == 0
     try:
         yield
     finally:
-        sigaltstack(ctypes.byref(before), None)
+        if is_known:
+            sigaltstack(ctypes.byref(before), None)

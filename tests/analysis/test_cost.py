@@ -53,7 +53,7 @@ PYRAMID = [
 
 
 def gmacs(model, height, width):
-    """Counted on 32x32: what convolutions and norms cost goes by the area, where sides are multiples of 32."""
+    """Counted on 32x32: costs of convolutions and norms are proportional to the area, if sides are multiples of 32."""
     assert height % 32 == width % 32 == 0
     counted = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, 32, 32))
     total = counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()

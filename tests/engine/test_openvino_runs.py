@@ -33,7 +33,6 @@ def evaluate(make_args, *opts):
     return train_or_evaluate(build_train_parser().parse_args(["--eval-only", *make_args(*opts)]))
 
 
-@pytest.mark.long
 def test_int8_is_calibrated_on_training_images_and_its_cost_is_said(make_args, weights, tmp_path):
     opts = [*weights, "RESNET_DET.TEST.PREPARE", "openvino-int8", "RESNET_DET.TEST.CALIBRATION_IMAGES", 3]
     results = evaluate(make_args, *opts, "RESNET_DET.TEST.REPORT", False)

@@ -19,6 +19,7 @@ from test_prepared import MASK_RCNN, differ, make_model, run_parts
 
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
+from resnet_det.modeling.openvino_core import import_openvino, keep_signal_stack
 from resnet_det.modeling.pyramid import make_fpn
 
 KINDS = [
@@ -213,3 +214,17 @@ def test_signals_still_have_a_stack_when_models_have_gone(dtype):
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert received
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="OpenVINO sets a stack for signals on Linux alone")
+def test_cores_of_others_leave_the_stack_for_signals_as_it_was():
+    openvino = import_openvino()
+    before = find_signal_stack()
+    with keep_signal_stack():
+        first, second = openvino.Core(), openvino.Core()
+        for core in (first, second):
+            core.get_property("CPU", "FULL_DEVICE_NAME")
+        assert find_signal_stack() != before, "else this tests nothing"
+        del core, first
+        del second
+    assert find_signal_stack() == before
