@@ -17,7 +17,7 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from resnet_det.modeling.openvino_core import HOW_TO_INSTALL, get_core, import_openvino, keep_signal_stack
+from resnet_det.openvino_core import HOW_TO_INSTALL, get_core, import_openvino, keep_signal_stack
 
 logger = logging.getLogger(__name__)
 

@@ -19,8 +19,8 @@ from test_prepared import MASK_RCNN, differ, make_model, run_parts
 
 from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
-from resnet_det.modeling.openvino_core import import_openvino, keep_signal_stack
 from resnet_det.modeling.pyramid import make_fpn
+from resnet_det.openvino_core import import_openvino, keep_signal_stack
 
 KINDS = [
     MASK_RCNN,

@@ -1,0 +1,174 @@
+"""An exported detector on images, with neither torch nor Detectron2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from resnet_det.deploy.pixels import choose_size, encode_rle, heatmaps_to_keypoints, paste_mask, resize
+from resnet_det.deploy.runtimes import find_file, load_network
+from resnet_det.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image.
+
+    Attributes:
+        boxes: (n, 4) float32, XYXY in pixels of the image.
+        scores: (n,) float32, highest first.
+        classes: (n,) int64, index of the class.
+        class_names: of each detection.
+        category_ids: of each detection, in the data set that the detector was trained on.
+        keypoints: (n, K, 3) float32, x, y and score; None if the detector has none.
+        box_masks: (n, S, S) float32, probabilities within each box; None if the detector has none.
+        height, width: of the image.
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    classes: np.ndarray
+    class_names: list[str]
+    category_ids: list[int]
+    height: int
+    width: int
+    keypoints: np.ndarray | None = None
+    box_masks: np.ndarray | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    @property
+    def has_masks(self) -> bool:
+        return self.box_masks is not None
+
+    def iterate_masks(self, threshold: float = 0.5) -> Iterator[np.ndarray]:
+        """The mask of each detection, (height, width) bool, made one after the other."""
+        if self.box_masks is None:
+            raise InputError("this detector finds no masks")
+        for mask, box in zip(self.box_masks, self.boxes, strict=True):
+            yield paste_mask(mask, box, self.height, self.width, threshold)
+
+    def make_masks(self, threshold: float = 0.5) -> np.ndarray:
+        """All masks, (n, height, width) bool."""
+        masks = list(self.iterate_masks(threshold))
+        return np.stack(masks) if masks else np.zeros((0, self.height, self.width), bool)
+
+    def to_coco(self, image_id: int | str) -> list[dict]:
+        """Entries of COCO's results format; masks as compressed RLE."""
+        corners = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], 1).tolist()
+        entries = [
+            {"image_id": image_id, "category_id": category_id, "bbox": box, "score": score}
+            for category_id, box, score in zip(self.category_ids, corners, self.scores.tolist(), strict=True)
+        ]
+        if self.has_masks:
+            for entry, mask in zip(entries, self.iterate_masks(), strict=True):
+                entry["segmentation"] = encode_rle(mask)
+        if self.keypoints is not None:
+            for entry, keypoints in zip(entries, self.keypoints, strict=True):
+                # COCO's pixels have their centres at whole numbers, as Detectron2's evaluator knows.
+                entry["keypoints"] = (keypoints - np.array([0.5, 0.5, 0], np.float32)).reshape(-1).tolist()
+        return entries
+
+
+class Detector:
+    """A detector that tools/export_model.py has written, run by ONNX Runtime or OpenVINO on the CPU.
+
+    Attributes:
+        class_names, category_ids: of the data set that it was trained on.
+        metadata: all that the file says of it.
+    """
+
+    def __init__(self, path: str | os.PathLike, *, threads: int = 0) -> None:
+        """
+        Args:
+            path: model.onnx, model.xml, or the folder in which one of them is.
+            threads: 0: as many as there are cores.
+
+        Raises:
+            InputError: there is no such file, it is damaged, or its runtime is not installed.
+        """
+        self._network, self.metadata = load_network(find_file(path), threads)
+        self.class_names: list[str] = self.metadata["class_names"]
+        self.category_ids: list[int] = self.metadata["category_ids"]
+
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Detections | list[Detections]:
+        """What is in an image, or in each of a batch.
+
+        Args:
+            image: (H, W, 3) uint8 in BGR order, as OpenCV reads it, of any size; or several.
+        """
+        if isinstance(image, np.ndarray):
+            return self.detect([image])[0]
+        return self.detect(image)
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """What is in each of ``images``, which go through the network as one batch."""
+        if len(images) == 0:
+            return []
+        resized = [self.prepare(image) for image in images]
+        sizes = np.array([image.shape[1:] for image in resized], np.int64)
+        batch = np.zeros((len(images), resized[0].shape[0], *sizes.max(0)), np.float32)
+        for target, image in zip(batch, resized, strict=True):
+            target[:, : image.shape[1], : image.shape[2]] = image
+        found = self._network(batch, sizes)
+        ends = np.cumsum(found["count"])
+        return [
+            self._collect(found, number, slice(end - count, end), image.shape[:2], size)
+            for number, (image, size, count, end) in enumerate(
+                zip(images, sizes, found["count"].tolist(), ends.tolist(), strict=True)
+            )
+        ]
+
+    def prepare(self, image: np.ndarray) -> np.ndarray:
+        """What the network takes for an image (H, W, 3) uint8 in BGR order: (C, h, w) uint8, resized as in evaluation.
+
+        Raises:
+            InputError: it is no such array.
+        """
+        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+            what = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"an image is an array (H, W, 3) of uint8 in BGR order, and this is {what}")
+        limits = self.metadata["min_size"], self.metadata["max_size"]
+        size = choose_size(*image.shape[:2], *limits) if image.size else (0, 0)
+        if not all(size):
+            raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")
+        order = self.metadata["input_format"]
+        if order == "RGB":
+            image = image[:, :, ::-1]
+        elif order == "L":
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+        resized = resize(image, *size)
+        return resized.reshape(*size, -1).transpose(2, 0, 1)
+
+    def _collect(
+        self, found: dict[str, np.ndarray], number: int, rows: slice, shape: tuple[int, int], size: np.ndarray
+    ) -> Detections:
+        """The detections of image ``number``, in its pixels; boxes that are empty there are left out."""
+        height, width = shape
+        count = rows.stop - rows.start
+        scale = np.array([width / size[1], height / size[0]] * 2, np.float32)
+        boxes = found["boxes"][number, :count] * scale
+        boxes = np.clip(boxes, 0, np.array([width, height] * 2, np.float32))
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        boxes, classes = boxes[kept], found["classes"][number, :count][kept]
+        keypoints = None
+        if "keypoint_heatmaps" in found:
+            small = found["boxes"][number, :count][kept]
+            keypoints = heatmaps_to_keypoints(found["keypoint_heatmaps"][rows][kept], small) * [*scale[:2], 1]
+            keypoints = keypoints.astype(np.float32)
+        return Detections(
+            boxes=boxes,
+            scores=found["scores"][number, :count][kept],
+            classes=classes,
+            class_names=[self.class_names[index] for index in classes],
+            category_ids=[self.category_ids[index] for index in classes],
+            height=height,
+            width=width,
+            keypoints=keypoints,
+            box_masks=found["masks"][rows][kept] if "masks" in found else None,
+        )

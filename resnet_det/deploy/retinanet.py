@@ -1,0 +1,61 @@
+"""RetinaNet as one module of fixed sizes, around the parts of a trained model."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from detectron2.modeling.meta_arch import RetinaNet
+from torch import nn
+
+from resnet_det.deploy.padded import (
+    DROPPED,
+    MIN_SCORE,
+    clip,
+    gather_rows,
+    make_anchors,
+    normalize,
+    select_detections,
+)
+
+
+class ExportableRetinaNet(nn.Module):
+    """What :class:`RetinaNet` detects, from a batch as it is after resizing; shapes as of ``ExportableRCNN``."""
+
+    output_names = ("boxes", "scores", "classes", "count")
+
+    def __init__(self, model: RetinaNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor, sizes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        model = self.model
+        x = normalize(images, sizes, model.pixel_mean, model.pixel_std, model.backbone.size_divisibility)
+        features = model.backbone(x)
+        maps = [features[name] for name in model.head_in_features]
+        limit, num_classes = model.test_topk_candidates, model.num_classes
+        boxes, scores, classes = [], [], []
+        outputs = zip(*model.head(maps), make_anchors(model.anchor_generator, maps), strict=True)
+        for logits, deltas, anchors in outputs:
+            logits, deltas = _flatten(logits, num_classes), _flatten(deltas, 4)
+            count = logits.shape[0]
+            flat = logits.reshape(count, -1).sigmoid()
+            best, index = F.pad(flat, (0, limit), value=DROPPED).topk(limit, dim=1)
+            index = index.clamp(max=flat.shape[1] - 1)
+            cell = index // num_classes
+            rows = gather_rows(deltas, cell).reshape(-1, 4)
+            moved = model.box2box_transform.apply_deltas(rows, anchors[cell].reshape(-1, 4))
+            boxes.append(moved.reshape(count, limit, 4))
+            scores.append(best)
+            classes.append(index % num_classes)
+        boxes, scores, classes = (torch.cat(parts, 1) for parts in (boxes, scores, classes))
+        valid = (scores > max(model.test_score_thresh, MIN_SCORE)) & boxes.isfinite().all(-1)
+        boxes, *others = select_detections(
+            boxes, scores, classes, valid, model.test_nms_thresh, model.max_detections_per_image
+        )
+        return (clip(boxes, sizes), *others)
+
+
+def _flatten(maps: torch.Tensor, size: int) -> torch.Tensor:
+    """(N, A * size, H, W) to (N, H * W * A, size)."""
+    count, _, height, width = maps.shape
+    return maps.reshape(count, -1, size, height, width).permute(0, 3, 4, 1, 2).reshape(count, -1, size)

@@ -1,0 +1,134 @@
+"""The modules that are exported detect what Detectron2's models do, and what cannot be exported is told."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from detectron2.modeling import build_model
+from models import make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
+
+from resnet_det import prepare_for_inference
+from resnet_det.deploy.modules import make_exportable
+
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+KINDS = [
+    (MASK_RCNN, 18),
+    ("COCO-Detection/retinanet_R_50_FPN_1x.yaml", 18),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml", 14),
+    ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml", 14),
+    ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", 18),
+    ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", 18),
+]
+
+
+def make_model(config, depth, score_threshold=0.05):
+    cfg = with_our_backbone(zoo_cfg(config, MODEL__RESNETS__DEPTH=depth))
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if depth == 18 else 256
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = cfg.MODEL.RETINANET.SCORE_THRESH_TEST = score_threshold
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = cfg.MODEL.RETINANET.NUM_CLASSES = 5
+    cfg.TEST.DETECTIONS_PER_IMAGE, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 20, 100
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 64
+    cfg.MODEL.ROI_MASK_HEAD.CONV_DIM, cfg.MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS = 16, (32,)
+    torch.manual_seed(0)
+    model = build_model(cfg).eval()
+    randomise_norms_(model)
+    with torch.no_grad():  # scores that are neither all 1, which is a tie, nor all 0
+        for name, parameter in model.named_parameters():
+            if "cls_score" in name:
+                parameter.mul_(0.1)
+    return cfg, model
+
+
+def make_batch(cfg, sizes):
+    """Images of ``sizes`` as Detectron2's model takes them, and as one tensor with 77 where there is no image."""
+    inputs = [{"image": entry["image"].float()} for entry in make_inputs(cfg, sizes)]
+    sizes = torch.tensor(sizes)
+    images = torch.full((len(inputs), inputs[0]["image"].shape[0], *sizes.max(0).values.tolist()), 77.0)
+    for image, entry, (height, width) in zip(images, inputs, sizes.tolist(), strict=True):
+        image[:, :height, :width] = entry["image"]
+    return inputs, images, sizes
+
+
+@pytest.mark.parametrize(("config", "depth"), KINDS)
+@pytest.mark.parametrize("sizes", [((96, 128), (110, 90), (64, 64)), ((70, 101),)], ids=["three", "one"])
+@torch.no_grad()
+def test_the_same_is_detected(config, depth, sizes):
+    cfg, model = make_model(config, depth)
+    inputs, images, sizes = make_batch(cfg, sizes)
+    expected = [output["instances"] for output in model(inputs)]
+    module = make_exportable(model)
+    found = dict(zip(module.output_names, module(images, sizes), strict=True))
+    assert sum(map(len, expected)) > 0
+    for number, instances in enumerate(expected):
+        count = found["count"][number]
+        boxes = found["boxes"][number, :count].clamp(min=0)  # RetinaNet's are cut at the image afterwards
+        boxes = torch.minimum(boxes, sizes[number].flip(0).repeat(2))
+        kept = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        assert kept.sum() == len(instances)
+        scores = found["scores"][number, :count][kept]
+        torch.testing.assert_close(scores, instances.scores, atol=1e-6, rtol=0)
+        torch.testing.assert_close(boxes[kept], instances.pred_boxes.tensor, atol=1e-3, rtol=0)
+        assert torch.equal(found["classes"][number, :count][kept], instances.pred_classes)
+        assert not found["boxes"][number, count:].any()
+        assert not found["scores"][number, count:].any()
+
+
+@torch.no_grad()
+def test_masks_are_those_of_the_detections():
+    cfg, model = make_model(MASK_RCNN, 18)
+    inputs, images, sizes = make_batch(cfg, ((96, 128), (64, 64)))
+    expected = torch.cat([found.pred_masks for found in model.inference(inputs, do_postprocess=False)])
+    module = make_exportable(model)
+    found = dict(zip(module.output_names, module(images, sizes), strict=True))
+    torch.testing.assert_close(found["masks"], expected[:, 0], atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_nothing_may_be_found():
+    cfg, model = make_model(MASK_RCNN, 18, score_threshold=0.999999)
+    _, images, sizes = make_batch(cfg, ((96, 128), (64, 64)))
+    *_, count, masks = make_exportable(model)(images, sizes)
+    assert count.tolist() == [0, 0]
+    assert masks.shape == (0, 28, 28)
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "expected"),
+    [
+        ("COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml", {}, "PanopticFPN has no form that exporters take"),
+        ("COCO-Detection/rpn_R_50_FPN_1x.yaml", {}, "ProposalNetwork has no form that exporters take"),
+        ("COCO-Detection/fast_rcnn_R_50_FPN_1x.yaml", {}, "its proposal generator is NoneType; RPN can be exported"),
+        (
+            MASK_RCNN,
+            {"MODEL__ROI_BOX_HEAD__POOLER_TYPE": "ROIPool"},
+            "its pooler is RoIPool; ROIAlign and FastROIAlign can be exported",
+        ),
+    ],
+)
+def test_what_cannot_be_exported_is_told(config, overrides, expected):
+    cfg = with_our_backbone(zoo_cfg(config, **overrides))
+    with torch.device("meta"):
+        cfg.MODEL.DEVICE = "meta"
+        model = build_model(cfg)
+    with pytest.raises(ValueError, match=expected):
+        make_exportable(model)
+
+
+@torch.no_grad()
+def test_values_that_are_not_finite_leave_the_rest_alone():
+    cfg, model = make_model(MASK_RCNN, 18)
+    _, images, sizes = make_batch(cfg, ((96, 128), (64, 64)))
+    module = make_exportable(model)
+    *expected, _ = module(images, sizes)
+    images[1, :, 10, 10] = float("nan")
+    *found, _ = module(images, sizes)
+    count = expected[3][0]
+    assert found[3][0] == count > 0
+    torch.testing.assert_close(found[0][0], expected[0][0], atol=1e-3, rtol=0)
+    assert all(part.isfinite().all() for part in found)
+
+
+def test_prepared_models_are_not_exported():
+    _, model = make_model(MASK_RCNN, 18)
+    with pytest.raises(ValueError, match="prepared for inference"):
+        make_exportable(prepare_for_inference(model))
