@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.meta_arch.retinanet import permute_to_N_HWA_K
 from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.roi_heads import CascadeROIHeads, Res5ROIHeads
 from torch import nn
@@ -77,9 +78,8 @@ class ExportableRCNN(nn.Module):
         boxes, scores, levels = [], [], []
         outputs = zip(*rpn.rpn_head(maps), make_anchors(rpn.anchor_generator, maps), strict=True)
         for level, (logits, deltas, anchors) in enumerate(outputs):
-            count, per_cell, height, width = logits.shape
-            logits = logits.permute(0, 2, 3, 1).reshape(count, -1)
-            deltas = deltas.reshape(count, per_cell, 4, height, width).permute(0, 3, 4, 1, 2).reshape(count, -1, 4)
+            count = logits.shape[0]
+            logits, deltas = permute_to_N_HWA_K(logits, 1)[..., 0], permute_to_N_HWA_K(deltas, 4)
             best, index = F.pad(logits, (0, limit), value=DROPPED).topk(limit, dim=1)
             index = index.clamp(max=logits.shape[1] - 1)
             moved = transform.apply_deltas(gather_rows(deltas, index).reshape(-1, 4), anchors[index].reshape(-1, 4))

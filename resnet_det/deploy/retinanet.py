@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.meta_arch import RetinaNet
+from detectron2.modeling.meta_arch.retinanet import permute_to_N_HWA_K
 from torch import nn
 
 from resnet_det.deploy.padded import (
@@ -36,7 +37,7 @@ class ExportableRetinaNet(nn.Module):
         boxes, scores, classes = [], [], []
         outputs = zip(*model.head(maps), make_anchors(model.anchor_generator, maps), strict=True)
         for logits, deltas, anchors in outputs:
-            logits, deltas = _flatten(logits, num_classes), _flatten(deltas, 4)
+            logits, deltas = permute_to_N_HWA_K(logits, num_classes), permute_to_N_HWA_K(deltas, 4)
             count = logits.shape[0]
             flat = logits.reshape(count, -1).sigmoid()
             best, index = F.pad(flat, (0, limit), value=DROPPED).topk(limit, dim=1)
@@ -53,9 +54,3 @@ class ExportableRetinaNet(nn.Module):
             boxes, scores, classes, valid, model.test_nms_thresh, model.max_detections_per_image
         )
         return (clip(boxes, sizes), *others)
-
-
-def _flatten(maps: torch.Tensor, size: int) -> torch.Tensor:
-    """(N, A * size, H, W) to (N, H * W * A, size)."""
-    count, _, height, width = maps.shape
-    return maps.reshape(count, -1, size, height, width).permute(0, 3, 4, 1, 2).reshape(count, -1, size)
