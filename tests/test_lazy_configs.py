@@ -86,6 +86,8 @@ def test_training_and_evaluation(run_tool_here, tmp_path):
         "train.init_checkpoint=",
         f"train.output_dir={tmp_path / 'out'}",
         "model.roi_heads.num_classes=6",
+        "model.roi_heads.batch_size_per_image=64",
+        "model.proposal_generator.post_nms_topk=[100,50]",
     ]
     pairs += ["dataloader.train.dataset.names=lazy_train", "dataloader.test.dataset.names=lazy_val"]
     pairs += ["dataloader.train.num_workers=0", "dataloader.test.num_workers=0", "dataloader.train.total_batch_size=2"]

@@ -152,6 +152,8 @@ class TrainingRun(TrainerBase):
             logger.warning("Stopped by a signal during an evaluation; continue with --resume")
             if comm.get_world_size() > 1:
                 raise
+        finally:
+            self._trainer.let_go_of_data()
 
     def _finish(self) -> None:
         """What a run has in the end, however it came there: model_final, and results of what it is judged by."""

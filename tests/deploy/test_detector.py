@@ -83,10 +83,10 @@ def test_what_is_no_image_is_told(detector, image, expected):
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("", "holds neither model.onnx nor model.xml"), ("no.onnx", "no such file"), ("a.pt2", r"ends in \.pt2")],
+    [("", "holds none of model.onnx, model.xml, model.pt2"), ("no.onnx", "no such file"), ("a.pth", r"ends in \.pth")],
 )
 def test_what_is_no_exported_detector_is_told(tmp_path, name, expected):
-    (tmp_path / "a.pt2").touch()
+    (tmp_path / "a.pth").touch()
     with pytest.raises(InputError, match=expected):
         find_file(tmp_path / name)
 

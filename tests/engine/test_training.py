@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,7 @@ def test_a_resumed_run_is_the_run_that_was_interrupted(make_trainer, tmp_path, n
         interrupted.iter == 1 and interrupted.stop("test"),
     )
     interrupted.train()
+    assert not multiprocessing.active_children(), "workers end with the training they read for"
     resumed = make_trainer(*opts, out="parts")
     resumed.resume_or_load(resume=True)
     assert resumed.start_iter == 2

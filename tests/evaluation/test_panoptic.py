@@ -8,6 +8,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from models import QUICK
 from panoptic_data import NAME, SIZE, STUFF, THINGS, forget_panoptic_set, make_panoptic_set
 from PIL import Image
 
@@ -172,7 +173,8 @@ def test_panoptic_fpn_trains_and_is_evaluated(tmp_path, monkeypatch, request):
     opts += ["MODEL.RESNETS.NORM", "BN", "MODEL.RESNETS.STRIDE_IN_1X1", "False", "MODEL.SEM_SEG_HEAD.NUM_CLASSES", "3"]
     opts += ["MODEL.ROI_HEADS.NUM_CLASSES", "2", "SOLVER.MAX_ITER", "1", "SOLVER.STEPS", "()"]
     opts += ["SOLVER.IMS_PER_BATCH", "2", "SOLVER.AMP.ENABLED", "False", "DATALOADER.NUM_WORKERS", "0"]
-    opts += ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "RESNET_DET.TEST.MAX_IMAGES", "3"]
+    opts += ["INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "RESNET_DET.TEST.MAX_IMAGES", "3", *QUICK]
+    opts += ["MODEL.RPN.POST_NMS_TOPK_TRAIN", "200", "MODEL.RPN.POST_NMS_TOPK_TEST", "50"]
     config = "configs/COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml"
     words = ["--config-file", config, *map(str, opts)]
     results = train_or_evaluate(build_train_parser().parse_args(words))
