@@ -65,6 +65,7 @@ class TrainingRun(TrainerBase):
         self._stop_reason = ""
         self.finished = self.is_interrupted = False
         self._last_eval_results: dict[str, Any] | None = None
+        self._data_before: dict[str, Any] = {}  # of a run that is resumed; one that is only evaluated reads no more
 
     def load_initial_weights(self) -> None:
         """Load what a new run starts from."""
@@ -127,7 +128,7 @@ class TrainingRun(TrainerBase):
             return None
         if self._last_eval_results is None or not comm.is_main_process():
             return None
-        write_results(self._last_eval_results, self.output_dir, self.describe_data())
+        write_results(self._last_eval_results, self.output_dir, {**self._data_before, **self.describe_data()})
         note_evaluated(self.output_dir, self.evaluated_file)
         self.check_results(self._last_eval_results)
         return self._last_eval_results
@@ -259,6 +260,7 @@ class TrainingRun(TrainerBase):
             **TrainerBase.state_dict(self),
             "_trainer": self._trainer.state_dict(),
             "fixed": self.fixed_settings,
+            "data": {**self._data_before, **self.describe_data()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -267,6 +269,7 @@ class TrainingRun(TrainerBase):
             InputError: a key that cannot change on the way has changed.
         """
         check_fixed_settings(self.fixed_settings, state_dict["fixed"])
+        self._data_before = state_dict.get("data", {})
         of_hooks = dict(state_dict.get("hooks", {}))
         schedule = of_hooks.pop("LRScheduler", {})
         TrainerBase.load_state_dict(self, {**state_dict, "hooks": of_hooks})
