@@ -110,11 +110,7 @@ class Detector:
         """What is in each of ``images``, which go through the network as one batch."""
         if len(images) == 0:
             return []
-        resized = [self.prepare(image) for image in images]
-        sizes = np.array([image.shape[1:] for image in resized], np.int64)
-        batch = np.zeros((len(images), resized[0].shape[0], *sizes.max(0)), np.float32)
-        for target, image in zip(batch, resized, strict=True):
-            target[:, : image.shape[1], : image.shape[2]] = image
+        batch, sizes = make_batch(images, self.metadata)
         found = self._network(batch, sizes)
         ends = np.cumsum(found["count"])
         return [
@@ -123,27 +119,6 @@ class Detector:
                 zip(images, sizes, found["count"].tolist(), ends.tolist(), strict=True)
             )
         ]
-
-    def prepare(self, image: np.ndarray) -> np.ndarray:
-        """What the network takes for an image (H, W, 3) uint8 in BGR order: (C, h, w) uint8, resized as in evaluation.
-
-        Raises:
-            InputError: it is no such array.
-        """
-        if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
-            what = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InputError(f"an image is an array (H, W, 3) of uint8 in BGR order, and this is {what}")
-        limits = self.metadata["min_size"], self.metadata["max_size"]
-        size = choose_size(*image.shape[:2], *limits) if image.size else (0, 0)
-        if not all(size):
-            raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")
-        order = self.metadata["input_format"]
-        if order == "RGB":
-            image = image[:, :, ::-1]
-        elif order == "L":
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-        resized = resize(image, *size)
-        return resized.reshape(*size, -1).transpose(2, 0, 1)
 
     def _collect(
         self, found: dict[str, np.ndarray], number: int, rows: slice, shape: tuple[int, int], size: np.ndarray
@@ -172,3 +147,36 @@ class Detector:
             keypoints=keypoints,
             box_masks=found["masks"][rows][kept] if "masks" in found else None,
         )
+
+
+def make_batch(images: Sequence[np.ndarray], metadata: dict) -> tuple[np.ndarray, np.ndarray]:
+    """What an exported network takes for ``images``: (N, C, H, W) float32, and height and width of each, (N, 2) int64.
+
+    Args:
+        images: (H, W, 3) uint8 in BGR order, of any size.
+        metadata: what the file of the network says of its input.
+
+    Raises:
+        InputError: one is no such array.
+    """
+    resized = [_prepare(image, metadata) for image in images]
+    sizes = np.array([image.shape[1:] for image in resized], np.int64)
+    batch = np.zeros((len(images), resized[0].shape[0], *sizes.max(0)), np.float32)
+    for target, image in zip(batch, resized, strict=True):
+        target[:, : image.shape[1], : image.shape[2]] = image
+    return batch, sizes
+
+
+def _prepare(image: np.ndarray, metadata: dict) -> np.ndarray:
+    """``image`` as (C, h, w) uint8, resized and converted as in evaluation."""
+    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
+        what = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InputError(f"an image is an array (H, W, 3) of uint8 in BGR order, and this is {what}")
+    size = choose_size(*image.shape[:2], metadata["min_size"], metadata["max_size"]) if image.size else (0, 0)
+    if not all(size):
+        raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")
+    if metadata["input_format"] == "RGB":
+        image = image[:, :, ::-1]
+    elif metadata["input_format"] == "L":
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    return resize(image, *size).reshape(*size, -1).transpose(2, 0, 1)

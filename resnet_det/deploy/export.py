@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import warnings
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +15,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnet_det.deploy.runtimes import METADATA_KEY
+from resnet_det.deploy.runtimes import METADATA_FILE, METADATA_KEY
 from resnet_det.errors import InputError
 from resnet_det.openvino_core import keep_signal_stack
 
 OPSET = 20
-FILES = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
+FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
+NEEDED = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
 PRECISIONS = {
     "onnx": ("float32", "int8"),
     "openvino": ("float32", "bfloat16", "float16", "int8"),
     "torch": ("float32",),
 }
-Batch = tuple[torch.Tensor, torch.Tensor]  # images and sizes
+LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # in ONNX; and in OpenVINO:
+LEARNED |= {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData"}
+Graph = dict[str, tuple[str, list[str]]]  # of each node, by name: its type, and the nodes it reads from
+Batch = tuple[np.ndarray, np.ndarray]  # images and sizes
 
 
 def check_precision(kind: str, precision: str) -> None:
@@ -35,6 +42,20 @@ def check_precision(kind: str, precision: str) -> None:
         others = [name for name, known in PRECISIONS.items() if precision in known]
         instead = f"; --format {' or '.join(others)} has" if others else ""
         raise InputError(f"--precision {precision}: {kind} has {', '.join(PRECISIONS[kind])}{instead}")
+
+
+def import_what_is_needed(formats: Sequence[str], precision: str) -> None:
+    """
+    Raises:
+        InputError: a library is not installed.
+    """
+    names = {name for kind in formats for name in NEEDED[kind]} | ({"nncf"} if precision == "int8" else set())
+    missing = sorted(name for name in names if importlib.util.find_spec(name) is None)
+    if missing:
+        raise InputError(
+            f"--format {' '.join(formats)} --precision {precision} needs {', '.join(missing)}, which the plain set-up "
+            "leaves out: pip install 'resnet_det[export]'"
+        )
 
 
 @torch.no_grad()
@@ -51,15 +72,56 @@ def trace(module: nn.Module, in_channels: int) -> torch.export.ExportedProgram:
         "sizes": {0: torch.export.Dim.DYNAMIC},
     }
     try:
-        return torch.export.export(module, (images, sizes), dynamic_shapes=shapes, strict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torchvision, on its own code
+            return torch.export.export(module, (images, sizes), dynamic_shapes=shapes, strict=False)
     except Exception as error:  # of many kinds, all of which say what in the model it was
         raise ValueError(f"torch.export cannot follow this model: {error}") from error
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, names: Sequence[str], metadata: dict) -> None:
-    """``program`` as an ONNX file with named inputs and outputs."""
-    onnx = _import("onnx", "onnx")
-    _import("onnxscript", "onnx")
+def write_files(
+    program: torch.export.ExportedProgram,
+    folder: Path,
+    formats: Sequence[str],
+    metadata: dict[str, Any],
+    calibration: Iterable[Batch] = (),
+) -> Iterator[tuple[str, Path]]:
+    """Write ``program`` to ``folder`` in each of ``formats``; the format and its file, one after the other.
+
+    Args:
+        metadata: of the network, with its "precision".
+        calibration: for int8.
+    """
+    plain = folder / "float32" / "model.onnx"
+    if set(formats) != {"torch"}:
+        plain.parent.mkdir()
+        _write_onnx(program, plain, metadata)
+    is_int8 = metadata["precision"] == "int8"
+    batches = list(calibration) if is_int8 else []
+    for kind in formats:
+        file = folder / FILES[kind][0]
+        if kind == "torch":
+            extra = {METADATA_FILE: json.dumps(metadata)}
+            torch.export.save(program, file, extra_files=extra)
+        elif kind == "onnx":
+            import onnx
+
+            if is_int8:
+                onnx.save(_quantize(onnx.load(plain), batches), file)
+            else:
+                shutil.copyfile(plain, file)
+            onnx.checker.check_model(str(file), full_check=True)
+        else:
+            import openvino
+
+            model = openvino.convert_model(plain)
+            model = _quantize(model, batches) if is_int8 else model
+            model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
+            openvino.save_model(model, file, compress_to_fp16=metadata["precision"] == "float16")
+        yield kind, file
+
+
+def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter, on its own code
         written = torch.onnx.export(
@@ -67,52 +129,60 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, names: Sequenc
             dynamo=True,
             opset_version=OPSET,
             input_names=["images", "sizes"],
-            output_names=list(names),
+            output_names=metadata["outputs"],
             verbose=False,
         )
     written.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
     written.save(str(path), external_data=False)
-    onnx.checker.check_model(str(path), full_check=True)
 
 
-def write_openvino(onnx_file: Path, path: Path, metadata: dict, calibration: Sequence[Batch]) -> None:
-    """The network of ``onnx_file`` as OpenVINO's .xml and .bin; in int8 with ranges from ``calibration``."""
-    openvino = _import("openvino", "openvino")
-    model = openvino.convert_model(onnx_file)
-    if metadata["precision"] == "int8":
-        model = _quantize(model, calibration)
-    model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
-    openvino.save_model(model, path, compress_to_fp16=metadata["precision"] == "float16")
+def _quantize(model: Any, batches: Sequence[Batch]) -> Any:
+    import nncf
 
-
-def write_torch(program: torch.export.ExportedProgram, path: Path, metadata: dict) -> None:
-    """``program`` as a .pt2 file for :func:`torch.export.load`."""
-    torch.export.save(program, path, extra_files={f"{METADATA_KEY}.json": json.dumps(metadata)})
-
-
-def quantize_onnx(source: Path, path: Path, metadata: dict, calibration: Sequence[Batch]) -> None:
-    """The network of ``source`` in int8, with ranges from ``calibration``."""
-    onnx = _import("onnx", "onnx")
-    model = _quantize(onnx.load(source), calibration)
-    for entry in model.metadata_props:
-        if entry.key == METADATA_KEY:
-            entry.value = json.dumps(metadata)
-    onnx.save(model, path)
-
-
-def _quantize(model: Any, calibration: Sequence[Batch]) -> Any:
-    if not calibration:
-        raise InputError("--precision int8 takes its ranges from images: name a set with --calibration")
-    nncf = _import("nncf", "openvino")
-    data = nncf.Dataset(
-        list(calibration), lambda batch: {"images": batch[0].numpy(), "sizes": batch[1].numpy().astype(np.int64)}
-    )
+    data = nncf.Dataset(batches, lambda batch: {"images": batch[0], "sizes": batch[1]})
+    ignored = nncf.IgnoredScope(names=find_what_stays(_read_graph(model)))
     with keep_signal_stack():
-        return nncf.quantize(model, data, subset_size=len(calibration))
+        return nncf.quantize(model, data, subset_size=len(batches), ignored_scope=ignored)
 
 
-def _import(name: str, extra: str) -> Any:
-    try:
-        return __import__(name)
-    except ImportError as error:
-        raise InputError(f"{name} is needed for this format: pip install resnet_det[{extra}]") from error
+def find_what_stays(graph: Graph) -> list[str]:
+    """Nodes that int8 leaves in float32: all that compute boxes and scores, for which 256 values are too few.
+
+    What becomes int8 is backbone, FPN and dense heads, from their first convolution to their last, and the
+    convolutions and matrix products for single boxes.
+    """
+    learned = {name for name, (kind, _) in graph.items() if kind in LEARNED}
+    read_by = defaultdict(list)
+    for name, (_, sources) in graph.items():
+        for source in sources:
+            read_by[source].append(name)
+    after_choice = _reach([name for name, (kind, _) in graph.items() if kind == "TopK"], read_by)
+    dense = learned - after_choice
+    within = _reach(dense, read_by) & _reach(dense, {name: sources for name, (_, sources) in graph.items()})
+    return [name for name in graph if name not in learned | within]
+
+
+def _reach(start: Iterable[str], following: Mapping[str, list[str]]) -> set[str]:
+    found, waiting = set(start), list(start)
+    while waiting:
+        new = set(following.get(waiting.pop(), ())) - found
+        found |= new
+        waiting += new
+    return found
+
+
+def _read_graph(model: Any) -> Graph:
+    """The nodes of an ONNX or OpenVINO model but for its constants."""
+    if hasattr(model, "get_ordered_ops"):
+        return {
+            op.get_friendly_name(): (
+                op.get_type_name(),
+                [value.get_node().get_friendly_name() for value in op.input_values()],
+            )
+            for op in model.get_ordered_ops()
+            if op.get_type_name() not in ("Constant", "Parameter", "Result")
+        }
+    makers = {output: node.name for node in model.graph.node for output in node.output}
+    return {
+        node.name: (node.op_type, [makers[name] for name in node.input if name in makers]) for node in model.graph.node
+    }

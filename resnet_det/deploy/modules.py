@@ -7,7 +7,7 @@ import copy
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
-from detectron2.layers import ROIAlign
+from detectron2.layers import DeformConv, ModulatedDeformConv, ROIAlign
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
 from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
 from detectron2.modeling.poolers import ROIPooler
@@ -21,6 +21,7 @@ from detectron2.modeling.roi_heads import (
     StandardROIHeads,
 )
 from torch import nn
+from torchvision.ops import deform_conv2d
 
 from resnet_det.deploy.rcnn import ExportableRCNN
 from resnet_det.deploy.retinanet import ExportableRetinaNet
@@ -42,8 +43,7 @@ def make_exportable(model: nn.Module) -> nn.Module:
     kind = ExportableRetinaNet if type(model) is RetinaNet else ExportableRCNN
     model = copy.deepcopy(model).eval().requires_grad_(False).to("cpu", torch.float32)
     for module in model.modules():
-        if type(module) is Detectron2Conv2d:
-            module.__class__ = PlainConv2d
+        module.__class__ = PLAIN.get(type(module), type(module))
     return kind(model).eval()
 
 
@@ -55,6 +55,33 @@ class PlainConv2d(Detectron2Conv2d):
         if self.norm is not None:
             x = self.norm(x)
         return x if self.activation is None else self.activation(x)
+
+
+class PlainDeformConv(DeformConv):
+    """Detectron2's deformable convolution by torchvision's operator, which exporters know."""
+
+    def forward(self, x: torch.Tensor, offset: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        bias = getattr(self, "bias", None)
+        x = deform_conv2d(x, offset, self.weight, bias, self.stride, self.padding, self.dilation, mask)
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.activation is None else self.activation(x)
+
+
+class PlainModulatedDeformConv(ModulatedDeformConv):
+    """The same of the second version (arXiv 1811.11168), with a mask."""
+
+    forward = PlainDeformConv.forward
+
+
+PLAIN = {Detectron2Conv2d: PlainConv2d, DeformConv: PlainDeformConv, ModulatedDeformConv: PlainModulatedDeformConv}
+
+
+def add_missing_operators_(model: nn.Module) -> None:
+    """Let ``model`` run on a CPU, where Detectron2 has no deformable convolutions of the second version."""
+    for module in model.modules():
+        if type(module) is ModulatedDeformConv:
+            module.__class__ = PlainModulatedDeformConv
 
 
 def find_problems(model: nn.Module) -> list[str]:

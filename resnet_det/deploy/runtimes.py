@@ -1,4 +1,4 @@
-"""ONNX Runtime and OpenVINO, each as a function from images to the outputs of the network by name."""
+"""ONNX Runtime, OpenVINO and torch, each as a function from images to the outputs of the network by name."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,14 +16,15 @@ from resnet_det.errors import InputError
 from resnet_det.openvino_core import get_core
 
 METADATA_KEY = "resnet_det"
+METADATA_FILE = f"{METADATA_KEY}.json"  # in the archive that torch writes
 NEEDED = ("outputs", "precision", "class_names", "category_ids", "input_format", "min_size", "max_size")
 FORMATS = ("BGR", "RGB", "L")
-SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino"}
+SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 Network = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
 def find_file(path: str | os.PathLike) -> Path:
-    """The exported file at ``path``, or in the folder ``path``: model.onnx, else model.xml.
+    """The exported file at ``path``, or in the folder ``path``: model.onnx, else model.xml, else model.pt2.
 
     Raises:
         InputError: there is none.
@@ -32,13 +34,14 @@ def find_file(path: str | os.PathLike) -> Path:
         candidates = [path / f"model{suffix}" for suffix in SUFFIXES]
         found = [file for file in candidates if file.is_file()]
         if not found:
-            raise InputError(f"{path}: holds neither model.onnx nor model.xml, as tools/export_model.py writes them")
+            names = ", ".join(file.name for file in candidates)
+            raise InputError(f"{path}: holds none of {names}, which tools/export_model.py writes")
         return found[0]
     if not path.is_file():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix not in SUFFIXES:
-        known = " or ".join(SUFFIXES)
-        raise InputError(f"{path}: ends in {path.suffix or 'nothing'}; what runs without torch ends in {known}")
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"{path}: ends in {path.suffix or 'nothing'}; exported detectors end in {known}")
     return path
 
 
@@ -51,7 +54,7 @@ def load_network(file: Path, threads: int = 0) -> tuple[Network, dict]:
     Raises:
         InputError: the runtime is not installed, or cannot read ``file``; another program has written it.
     """
-    load = {"onnxruntime": _load_onnx, "openvino": _load_openvino}[SUFFIXES[file.suffix]]
+    load = {"onnxruntime": _load_onnx, "openvino": _load_openvino, "torch": _load_torch}[SUFFIXES[file.suffix]]
     network, text = load(file, threads)
     metadata = _parse(text)
     missing = [key for key in NEEDED if key not in metadata]
@@ -114,7 +117,26 @@ def _load_openvino(file: Path, threads: int) -> tuple[Network, str]:
     return run, text
 
 
-def _import(name: str, file: Path) -> object:
+def _load_torch(file: Path, threads: int) -> tuple[Network, str]:
+    torch = _import("torch", file)
+    extra = {METADATA_FILE: ""}
+    try:
+        module = torch.export.load(file, extra_files=extra).module()
+    except Exception as error:  # of many kinds: it is an archive of JSON and tensors
+        raise InputError(f"{file}: torch {torch.__version__} cannot load it: {str(error).splitlines()[0]}") from error
+    names = _parse(extra[METADATA_FILE]).get("outputs", ())
+    if threads:
+        torch.set_num_threads(threads)
+
+    def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            found = module(torch.from_numpy(images), torch.from_numpy(sizes))
+        return {name: values.numpy() for name, values in zip(names, found, strict=True)}
+
+    return run, extra[METADATA_FILE]
+
+
+def _import(name: str, file: Path) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:

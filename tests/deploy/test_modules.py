@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from detectron2.layers import DeformConv, ModulatedDeformConv
 from detectron2.modeling import build_model
 from models import make_inputs, randomise_norms_, with_our_backbone, zoo_cfg
 
 from resnet_det import prepare_for_inference
-from resnet_det.deploy.modules import make_exportable
+from resnet_det.deploy.modules import PLAIN, make_exportable
 
 MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 KINDS = [
@@ -18,6 +19,7 @@ KINDS = [
     ("COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml", 14),
     ("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", 18),
     ("Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml", 18),
+    ("Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml", 14),
 ]
 
 
@@ -38,6 +40,25 @@ def make_model(config, depth, score_threshold=0.05):
             if "cls_score" in name:
                 parameter.mul_(2 if "C4" in config else 0.1)
     return cfg, model
+
+
+@torch.no_grad()
+def test_deformable_convolutions_are_torchvisions():
+    options = {"stride": 2, "padding": 2, "dilation": 2, "groups": 2}
+    layer = DeformConv(6, 8, 3, **options)
+    layer.norm, layer.activation = torch.nn.BatchNorm2d(8).eval(), torch.relu
+    x, offset = torch.randn(2, 6, 11, 9), 2 * torch.randn(2, 18, 6, 5)
+    expected = layer(x, offset)
+    layer.__class__ = PLAIN[DeformConv]
+    torch.testing.assert_close(layer(x, offset), expected, atol=1e-5, rtol=1e-5)
+    second = ModulatedDeformConv(6, 8, 3, **options)  # which Detectron2 has on GPUs alone
+    second.__class__ = PLAIN[ModulatedDeformConv]
+    second.weight, second.norm, second.activation = layer.weight, layer.norm, layer.activation
+    torch.testing.assert_close(second(x, offset, torch.ones(2, 9, 6, 5)), expected, atol=1e-5, rtol=1e-5)
+    half = torch.zeros(2, 9, 6, 5)
+    half[:, 4] = 1
+    layer.weight = torch.nn.Parameter(torch.where(torch.arange(9).view(3, 3) == 4, layer.weight, 0))
+    torch.testing.assert_close(second(x, offset, half), layer(x, offset), atol=1e-5, rtol=1e-5)
 
 
 def make_batch(cfg, sizes):

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.data.images import set_max_pixels
+from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features
@@ -70,7 +71,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
     images = images[: args.num_images]
     if args.video_input:
         videos = [Path(args.video_input)]
-    predictor = Predictor(cfg, differentiable=args.features)
+    predictor = ExportedPredictor(args.exported) if args.exported else Predictor(cfg, differentiable=args.features)
     shown = Filter(args.confidence_threshold, find_classes(args.classes, predictor.class_names))
     if args.webcam is not None:
         target = _camera_file(output)

@@ -23,6 +23,7 @@ Examples:
   photos and videos:    %(prog)s --config-file output/demo/config.yaml --input photos/ clip.mp4 --output drawn/
                             --opts MODEL.WEIGHTS output/demo/model_final.pth
   a camera:             %(prog)s --config-file ... --webcam --opts MODEL.WEIGHTS ...
+  an exported model:    %(prog)s --exported exported/ --input photos/ --output drawn/
   saved results:        %(prog)s --results results.json --annotations val.json --images val/ --output beside/
   the training data:    %(prog)s --config-file ... --dataset resnet_det_demo_train --output data/
   what the net sees:    %(prog)s --config-file ... --features --input photo.jpg --output seen/ --opts MODEL.WEIGHTS ...
@@ -41,6 +42,11 @@ def build_visualize_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="config of the model, such as config.yaml in OUTPUT_DIR"
+    )
+    parser.add_argument(
+        "--exported",
+        metavar="PATH",
+        help="in place of --config-file: a detector that tools/export_model.py has written, its file or folder",
     )
     what = parser.add_argument_group("what is shown, and where")
     source = what.add_mutually_exclusive_group()
@@ -141,6 +147,14 @@ def check_arguments(args: argparse.Namespace) -> None:
         problems.append("--annotations and --dataset both name a data set: give one")
     if args.error_type and not args.results:
         problems.append("--error-type goes with --results")
+    if args.exported:
+        others = {"--config-file": args.config_file, "--opts": args.opts, "--features": args.features}
+        others |= {"--results": args.results, "--dataset": args.dataset}
+        given = [flag for flag, value in others.items() if value]
+        if given:
+            problems.append(
+                f"--exported goes with --input, --video-input and --webcam, and not with {', '.join(given)}"
+            )
     if args.features and not args.input:
         problems.append("--features needs --input")
     for flag, least in (("batch_size", 1), ("num_augmented", 1), ("num_detections", 0), ("num_images", 1)):

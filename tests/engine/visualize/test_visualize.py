@@ -263,6 +263,10 @@ def test_no_camera_is_an_error(run, weights):
     ("args", "message"),
     [
         ([], "nothing to show"),
+        (
+            ["--exported", "a", "--dataset", "b"],
+            "--exported goes with .*, and not with --config-file, .*--dataset",
+        ),
         (["--input", "x", "--dataset", "y"], "--dataset stands alone or with --results"),
         (["--results", "x", "--annotations", "y"], "--annotations and --images go together"),
         (["--input", "x", "--annotations", "y", "--images", "z"], "--annotations goes with --results"),

@@ -1,0 +1,136 @@
+"""From a config and its weights to files for other runtimes, each compared with the model before it is called done."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from torch import nn
+
+import resnet_det
+from resnet_det.data import load_dataset_dicts, prepare_dataset
+from resnet_det.data.mapping.fast_image import read_bgr
+from resnet_det.deploy.detector import make_batch
+from resnet_det.deploy.export import FILES, check_precision, import_what_is_needed, trace, write_files
+from resnet_det.deploy.modules import add_missing_operators_, make_exportable
+from resnet_det.engine.export_check import Differences, compare_with_model
+from resnet_det.engine.predictor import Predictor
+from resnet_det.engine.visualize.arguments import find_known_dataset
+from resnet_det.errors import InputError
+from resnet_det.evaluation.files import hash_file
+from resnet_det.outputs import OutputFolder
+
+logger = logging.getLogger(__name__)
+
+NUM_CHECKED = 4  # images that each file is compared with the model on
+
+
+def export_model(
+    cfg: CfgNode, output: Path, *, formats: Sequence[str], precision: str = "float32", calibration: str = ""
+) -> dict[Path, Differences]:
+    """Write the detector of ``cfg`` and its MODEL.WEIGHTS in each of ``formats``.
+
+    Args:
+        formats: of "onnx", "openvino" and "torch".
+        precision: "float32"; with OpenVINO "bfloat16" and "float16", too; with OpenVINO and ONNX "int8".
+        calibration: the data set whose images int8 takes its ranges from, and all are compared on; else the first one
+            of DATASETS.TEST and DATASETS.TRAIN that is here; without one, random images are compared.
+
+    Returns:
+        Of each file, how its detections differ from those of the model.
+
+    Raises:
+        InputError: the model is of a kind that cannot be exported, a library is not installed, a file is in the way.
+        RuntimeError: a file in float32 does not find what the model finds. It is not kept.
+    """
+    for kind in formats:
+        check_precision(kind, precision)
+    import_what_is_needed(formats, precision)
+    names = [name for kind in formats for name in FILES[kind]]
+    folder = OutputFolder(output, names)
+    images = load_images(
+        cfg, calibration, cfg.RESNET_DET.TEST.CALIBRATION_IMAGES if precision == "int8" else NUM_CHECKED
+    )
+    if precision == "int8" and not images:
+        raise InputError("--precision int8 takes its ranges from images: name a data set with --calibration")
+    predictor = Predictor(cfg, differentiable=True)
+    if cfg.MODEL.DEVICE == "cpu":
+        add_missing_operators_(predictor.model)
+    try:
+        module = make_exportable(predictor.model)
+        metadata = describe_model(cfg, predictor, module) | {"precision": precision}
+        program = trace(module, len(cfg.MODEL.PIXEL_MEAN))
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    checked = images[:NUM_CHECKED] or make_random_images()
+    compared = {}
+    with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as aside:
+        batches = (make_batch([image], metadata) for image in images)
+        for kind, file in write_files(program, Path(aside), formats, metadata, batches):
+            logger.info("Comparing %s with the model on %d images", file.name, len(checked))
+            differences = compare_with_model(predictor, file, checked, cfg)
+            if precision == "float32":
+                differences.require_equal(file.name)
+            for name in FILES[kind]:
+                shutil.move(Path(aside) / name, folder.claim(name))
+            compared[output / file.name] = differences
+    return compared
+
+
+def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dict[str, Any]:
+    """What a file says of its detector: all that the runner needs, and where it comes from."""
+    is_retinanet = cfg.MODEL.META_ARCHITECTURE == "RetinaNet"
+    heads = cfg.MODEL.RETINANET if is_retinanet else cfg.MODEL.ROI_HEADS
+    keypoints = {"keypoint_names": list(cfg.RESNET_DET.CLASSES.KEYPOINTS), "skeleton": asdict(predictor.skeleton)}
+    weights = Path(cfg.MODEL.WEIGHTS)
+    return {
+        "outputs": list(module.output_names),
+        "class_names": predictor.class_names,
+        "category_ids": predictor.category_ids,
+        "input_format": cfg.INPUT.FORMAT,
+        "min_size": cfg.INPUT.MIN_SIZE_TEST,
+        "max_size": cfg.INPUT.MAX_SIZE_TEST,
+        "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),  # inside the network, as are these
+        "pixel_std": list(cfg.MODEL.PIXEL_STD),
+        "score_threshold": heads.SCORE_THRESH_TEST,
+        "nms_threshold": heads.NMS_THRESH_TEST,
+        "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+        **(keypoints if "keypoint_heatmaps" in module.output_names else {}),
+        "meta_architecture": cfg.MODEL.META_ARCHITECTURE,
+        "depth": cfg.MODEL.RESNETS.DEPTH,
+        "weights": weights.name,
+        "weights_sha256": hash_file(weights) if weights.is_file() else "",
+        "written_by": f"resnet_det {resnet_det.__version__}",
+    }
+
+
+def load_images(cfg: CfgNode, name: str, count: int) -> list[np.ndarray]:
+    """BGR images from all over the data set ``name``, or the first of ``cfg`` that is here; none if there is none.
+
+    Raises:
+        InputError: no data set has that name.
+    """
+    if name:
+        prepare_dataset(name)
+    else:
+        name = find_known_dataset(cfg) or ""
+    if not name:
+        return []
+    dicts = load_dataset_dicts(name, filter_empty=False, tasks=())
+    count = min(count, len(dicts))
+    return [read_bgr(dicts[index * len(dicts) // count]["file_name"]) for index in range(count)]
+
+
+def make_random_images() -> list[np.ndarray]:
+    """Images of coloured patches, of different sizes, to compare on where there are no others."""
+    logger.warning("No data set of the config is here: the files are compared with the model on random images")
+    generator = np.random.default_rng(0)
+    shapes = ((12, 16), (16, 12), (15, 15))
+    return [generator.integers(0, 256, (*shape, 3), dtype=np.uint8).repeat(32, 0).repeat(32, 1) for shape in shapes]

@@ -1,0 +1,216 @@
+"""Detectors of configs, exported and compared with the model; whole exports take minutes, and are long."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances
+from detectron2.modeling import build_model
+from models import NARROW, QUICK, randomise_norms_, with_our_backbone, zoo_cfg
+
+from resnet_det.deploy import Detector
+from resnet_det.deploy.modules import make_exportable
+from resnet_det.engine.export_check import Differences, compare_entries
+from resnet_det.engine.export_model import describe_model, export_model, load_images
+from resnet_det.engine.exported import ExportedPredictor
+from resnet_det.engine.predictor import Predictor
+from resnet_det.errors import InputError
+
+MASK_RCNN = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
+KINDS = [
+    MASK_RCNN,
+    "COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml",
+    "COCO-Detection/retinanet_R_50_FPN_1x.yaml",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml",
+    "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml",
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
+    "Misc/mask_rcnn_R_50_FPN_3x_gn.yaml",
+    "Misc/mask_rcnn_R_50_FPN_1x_dconv_c3-c5.yaml",
+]
+
+
+@pytest.fixture
+def make_cfg(tmp_path):
+    """A config of the zoo with a narrow net and its weights in a file: random ones, whose scores are spread."""
+
+    def make(name, *opts):
+        cfg = with_our_backbone(zoo_cfg(name))
+        cfg.merge_from_list([*NARROW, *QUICK, "INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 128])
+        cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)])
+        cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK_TEST", 50, "MODEL.RETINANET.NUM_CONVS", 1, *opts])
+        cfg.merge_from_list(["DATASETS.TRAIN", (), "DATASETS.TEST", ()])
+        torch.manual_seed(0)
+        model = build_model(cfg).eval()
+        randomise_norms_(model)
+        with torch.no_grad():
+            for key, parameter in model.named_parameters():
+                if "cls_score.weight" in key:
+                    parameter.mul_(20)
+        cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
+        torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
+        return cfg
+
+    return make
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", KINDS)
+def test_every_kind_of_detector_is_exported(make_cfg, tmp_path, name):
+    cfg = make_cfg(name)
+    compared = export_model(cfg, tmp_path / "out", formats=["onnx", "openvino", "torch"])
+    assert [path.name for path in compared] == ["model.onnx", "model.xml", "model.pt2"]
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {*(path.name for path in compared), "model.bin"}
+    for path, differences in compared.items():
+        assert differences.num_images == 3
+        assert differences.num_found == differences.num_detections > 10
+        nothing = Detector(path)([np.zeros((64, 64, 3), np.uint8)] * 2)
+        assert len(nothing) == 2
+
+
+@pytest.mark.long
+def test_no_detections_at_all(make_cfg, tmp_path):
+    cfg = make_cfg(MASK_RCNN, "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 1.0)
+    for path in export_model(cfg, tmp_path / "out", formats=["onnx", "openvino"]):
+        found = Detector(path)(np.zeros((64, 80, 3), np.uint8))
+        assert len(found) == 0
+        assert found.make_masks().shape == (0, 64, 80)
+        assert found.to_coco(1) == []
+
+
+def test_what_the_file_says_of_the_detector(make_cfg):
+    cfg = make_cfg(MASK_RCNN, "MODEL.ROI_HEADS.NUM_CLASSES", 2, "RESNET_DET.CLASSES.NAMES", ["cat", "dog"])
+    cfg.RESNET_DET.CLASSES.IDS = [3, 7]
+    module = type("Module", (), {"output_names": ("boxes", "masks")})
+    metadata = describe_model(cfg, Predictor(cfg), module)
+    assert (metadata["class_names"], metadata["category_ids"]) == (["cat", "dog"], [3, 7])
+    assert (metadata["min_size"], metadata["max_size"], metadata["input_format"]) == (96, 128, "BGR")
+    assert metadata["score_threshold"] == 0.05
+    assert metadata["weights"] == "weights.pth"
+    assert len(metadata["weights_sha256"]) == 64
+
+
+@pytest.mark.parametrize(
+    ("opts", "message"),
+    [
+        (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "PanopticFPN has no form that exporters take"),
+        (["MODEL.WEIGHTS", ""], "MODEL.WEIGHTS is empty: which weights"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_error(make_cfg, tmp_path, opts, message):
+    cfg = make_cfg(MASK_RCNN, *opts[:2] if "META" in opts[0] else ())
+    cfg.merge_from_list(opts)
+    with pytest.raises(InputError, match=message):
+        export_model(cfg, tmp_path / "out", formats=["onnx"])
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_nothing_is_overwritten(make_cfg, tmp_path):
+    (tmp_path / "model.bin").write_text("somebody's")
+    with pytest.raises(InputError, match=r"model.bin is there already"):
+        export_model(make_cfg(MASK_RCNN), tmp_path, formats=["openvino"])
+    assert (tmp_path / "model.bin").read_text() == "somebody's"
+
+
+def test_int8_needs_images(make_cfg, tmp_path):
+    with pytest.raises(InputError, match=r"int8 takes its ranges from images: name a data set with --calibration"):
+        export_model(make_cfg(MASK_RCNN), tmp_path, formats=["onnx"], precision="int8")
+    with pytest.raises(InputError, match=r"no data set 'cocco'"):
+        export_model(make_cfg(MASK_RCNN), tmp_path, formats=["onnx"], precision="int8", calibration="cocco")
+
+
+def test_images_are_from_all_over_a_set(default_cfg, small_data):
+    register_coco_instances("export_val", {}, *small_data["val"])
+    try:
+        images = load_images(default_cfg, "export_val", 2)
+    finally:
+        DatasetCatalog.remove("export_val")
+        MetadataCatalog.remove("export_val")
+    files = sorted(Path(small_data["val"][1]).iterdir())
+    assert len(files) == 4
+    for image, file in zip(images, files[::2], strict=True):
+        assert np.array_equal(image, cv2.imread(str(file)))
+
+
+def entry(x, score, category=1, **more):
+    return {"bbox": [x, 10, 20, 20], "score": score, "category_id": category, **more}
+
+
+def test_the_same_detections_are_found_whatever_their_order():
+    model = [entry(0, 0.9), entry(50, 0.8), entry(50, 0.7, category=2)]
+    file = [entry(50, 0.7, category=2), entry(50.01, 0.8), entry(0, 0.9002)]
+    found = compare_entries([model, model], [file, file], 100)
+    assert (found.num_images, found.num_detections, found.num_found) == (1, 6, 6)
+    assert found.box_px == pytest.approx(0.01)
+    assert found.score == pytest.approx(2e-4)
+    found.require_equal("model.onnx")
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        [entry(0, 0.9)],
+        [entry(0, 0.9), entry(50, 0.8, category=2)],
+        [entry(0, 0.9), entry(80, 0.8)],
+        [entry(0, 0.9), entry(50.5, 0.8)],
+        [entry(0, 0.9), entry(50, 0.75)],
+        [entry(0, 0.9), entry(0, 0.8)],
+    ],
+    ids=["missing", "class", "place", "box", "score", "twice"],
+)
+def test_what_differs_is_not_kept(file):
+    found = compare_entries([[entry(0, 0.9), entry(50, 0.8)]] * 2, [file] * 2, 100)
+    with pytest.raises(RuntimeError, match=r"model.onnx does not compute what the model computes, and is not kept: "):
+        found.require_equal("model.onnx")
+
+
+def test_what_the_limit_cuts_off_may_differ():
+    model = [entry(0, 0.9), entry(50, 0.5)]
+    compare_entries([model] * 2, [[entry(0, 0.9), entry(99, 0.5)]] * 2, 2).require_equal("model.onnx")
+
+
+def test_differences_are_one_line():
+    text = str(Differences(4, 20, 19, 0.00123, 4e-6, 0.99, 0.5))
+    assert text == (
+        "19 of the model's 20 detections on 4 images found, boxes within 0.0012 px, scores within 4e-06, IoU of masks "
+        "at least 0.9900, keypoints within 0.5 px"
+    )
+
+
+@pytest.fixture
+def exported(make_cfg, monkeypatch):
+    """A predictor of a file, whose network is the model itself."""
+    cfg = make_cfg("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml", "MODEL.MASK_ON", True)
+    predictor = Predictor(cfg)
+    module = make_exportable(predictor.model)
+    metadata = describe_model(cfg, predictor, module)
+
+    def network(images, sizes):
+        with torch.no_grad():
+            found = module(torch.from_numpy(images), torch.from_numpy(sizes))
+        return {name: values.numpy() for name, values in zip(module.output_names, found, strict=True)}
+
+    monkeypatch.setattr("resnet_det.deploy.detector.find_file", lambda path: path)
+    monkeypatch.setattr("resnet_det.deploy.detector.load_network", lambda *_: (network, metadata))
+    return predictor, ExportedPredictor("model.onnx")
+
+
+def test_an_exported_detector_stands_in_for_a_predictor(exported):
+    predictor, other = exported
+    images = [cv2.resize(np.random.randint(0, 256, (9, 12, 3), dtype=np.uint8), (150, 110)) for _ in range(2)]
+    for expected, found in zip(predictor.run(images), other.run(images), strict=True):
+        expected, found = expected["instances"], found["instances"]
+        assert len(expected) == len(found) > 0
+        assert found.image_size == (110, 150)
+        torch.testing.assert_close(found.scores, expected.scores, atol=1e-5, rtol=0)
+        torch.testing.assert_close(found.pred_boxes.tensor, expected.pred_boxes.tensor, atol=1e-2, rtol=0)
+        assert (found.pred_masks == expected.pred_masks).float().mean() > 0.999
+        distance = (found.pred_keypoints - expected.pred_keypoints)[..., :2].norm(dim=-1)
+        assert distance.median() < 1.5
+    assert other.skeleton == predictor.skeleton
+    assert other.class_names == predictor.class_names
