@@ -42,8 +42,10 @@ def make_cfg(tmp_path):
     def make(name, *opts):
         cfg = with_our_backbone(zoo_cfg(name))
         cfg.merge_from_list([*NARROW, *QUICK, "INPUT.MIN_SIZE_TEST", 96, "INPUT.MAX_SIZE_TEST", 128])
-        cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.CONV_DIM", 16, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)])
-        cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK_TEST", 50, "MODEL.RETINANET.NUM_CONVS", 1, *opts])
+        cfg.merge_from_list(["MODEL.ROI_MASK_HEAD.CONV_DIM", 32, "MODEL.ROI_KEYPOINT_HEAD.CONV_DIMS", (16,)])
+        cfg.merge_from_list(["MODEL.RPN.POST_NMS_TOPK_TEST", 50, "MODEL.RETINANET.NUM_CONVS", 1])
+        cfg.merge_from_list(["MODEL.ROI_HEADS.NUM_CLASSES", 3, "MODEL.RETINANET.NUM_CLASSES", 3])
+        cfg.merge_from_list(["TEST.DETECTIONS_PER_IMAGE", 200, *opts])
         cfg.merge_from_list(["DATASETS.TRAIN", (), "DATASETS.TEST", ()])
         torch.manual_seed(0)
         model = build_model(cfg).eval()
@@ -51,7 +53,7 @@ def make_cfg(tmp_path):
         with torch.no_grad():
             for key, parameter in model.named_parameters():
                 if "cls_score.weight" in key:
-                    parameter.mul_(20)
+                    parameter.mul_(0.3 if "retinanet" in name else 20)
         cfg.MODEL.WEIGHTS = str(tmp_path / "weights.pth")
         torch.save({"model": model.state_dict()}, cfg.MODEL.WEIGHTS)
         return cfg
