@@ -58,6 +58,21 @@ def prepare_cfg_datasets(
         _fit_keypoints(cfg, sets, train_names, set_keys)
 
 
+def fit_to_shown_set(cfg: CfgNode, name: str) -> None:
+    """Let ``cfg`` augment the data set ``name`` as it would to train on it.
+
+    Raises:
+        InputError: the set has problems, or its keypoints do not fit the config.
+    """
+    cfg.DATASETS.TRAIN = (name,)
+    sets = {
+        name: prepare_dataset(name, tasks=["keypoints"] * cfg.MODEL.KEYPOINT_ON)
+    }  # boxes can be shown without masks
+    _set_mask_format(cfg, sets)
+    if cfg.MODEL.KEYPOINT_ON:
+        _fit_keypoints(cfg, sets, cfg.DATASETS.TRAIN, ())
+
+
 def set_class_order(cfg: CfgNode, names: Sequence[str]) -> bool:
     """Where sets have the same classes in different orders, set RESNET_DET.DATA.CLASSES to the order of the first one.
 

@@ -153,7 +153,7 @@ def prepare_dataset(name: str, *, tasks: Sequence[str] = (), trains: bool = Fals
     if keypoints is not None and metadata.get("keypoint_names") is None:
         metadata.set(keypoint_names=list(keypoints.names), keypoint_flip_map=find_flip_pairs(keypoints.names))
         metadata.set(keypoint_connection_rules=colour_limbs(keypoints))
-    return PreparedSet(keypoints, "masks" in tasks and data.has_run_lengths())
+    return PreparedSet(keypoints, data.has_run_lengths())
 
 
 def _find_keypoints(data: CocoData, *, needs_them: bool) -> tuple[Keypoints | None, list[str]]:

@@ -10,6 +10,7 @@ from detectron2.data import MetadataCatalog
 from resnet_det.config import check_cfg, merge_cfg
 from resnet_det.data import prepare_dataset, register_cfg_datasets, set_num_classes
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
+from resnet_det.data.loading.fit import fit_to_shown_set
 from resnet_det.engine.startup import fall_back_to_cpu, use_own_data
 from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES
 from resnet_det.engine.visualize.results import ERROR_CHOICES
@@ -188,6 +189,8 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
     register_cfg_datasets(cfg, [args.dataset] if args.dataset else [])
+    if args.dataset and not args.results:
+        fit_to_shown_set(cfg, args.dataset)
     if args.input or args.video_input or args.webcam is not None:
         name = find_known_dataset(cfg)
         if name is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pycocotools.mask
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
@@ -164,6 +166,42 @@ def test_training_data_before_and_after_augmentation(run):
     assert cv2.imread(str(fewer.written[0])).shape[1] < first.shape[1]
     other = run("--dataset", "vis_val", "--num-augmented", "3", opts=[*jitter[:-1], "6"], output="other")
     assert not np.array_equal(first, cv2.imread(str(other.written[0]))), "another seed"
+
+
+def test_training_data_with_run_length_masks_under_a_config_of_polygons(run, small_data, tmp_path):
+    content = json.loads(Path(small_data["val"][0]).read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in content["images"]}
+    for annotation in content["annotations"]:
+        if not annotation["iscrowd"]:
+            codes = pycocotools.mask.frPyObjects(annotation["segmentation"], *sizes[annotation["image_id"]])
+            code = pycocotools.mask.merge(codes)
+            annotation["segmentation"] = {**code, "counts": code["counts"].decode()}
+    path = str(write(tmp_path / "codes.json", content))
+    summary = run("--dataset", "vis_val", opts=["RESNET_DET.DATA.COCO", [["vis_val", path, small_data["val"][1]]]])
+    assert len(summary.written) == 4
+
+
+def test_training_data_with_other_keypoints_than_the_config_has(run, small_data, tmp_path):
+    content = json.loads(Path(small_data["val"][0]).read_text())
+    for category in content["categories"]:
+        category.update(keypoints=["nose", "left_eye", "right_eye"], skeleton=[])
+    for annotation in content["annotations"]:
+        x, y, width, height = annotation["bbox"]
+        annotation.update(keypoints=[x, y, 2, x + width / 2, y, 2, x, y + height / 2, 1], num_keypoints=3)
+    path = str(write(tmp_path / "three.json", content))
+    opts = ["RESNET_DET.DATA.COCO", [["vis_val", path, small_data["val"][1]]], "MODEL.KEYPOINT_ON", "True"]
+    assert len(run("--dataset", "vis_val", opts=opts).written) == 4
+
+
+def test_training_data_without_the_keypoints_that_the_config_asks_for(run, small_data, tmp_path):
+    content = json.loads(Path(small_data["val"][0]).read_text())
+    for annotation in content["annotations"]:
+        annotation.pop("keypoints", None)
+        annotation.pop("num_keypoints", None)
+    path = str(write(tmp_path / "none.json", content))
+    opts = ["RESNET_DET.DATA.COCO", [["vis_val", path, small_data["val"][1]]], "MODEL.KEYPOINT_ON", "True"]
+    with pytest.raises(InputError, match="no object has keypoints"):
+        run("--dataset", "vis_val", opts=opts)
 
 
 def test_training_data_by_class(run, truth):
