@@ -54,7 +54,7 @@ def is_bfloat16_worthwhile(device: torch.device) -> bool:
         is_worthwhile, why = capability >= (8, 0), f"compute capability {capability[0]}.{capability[1]}"
     else:
         speed_up = measure_bfloat16_speed_up(device)
-        is_worthwhile, why = speed_up >= MIN_SPEED_UP, f"it takes {1 / speed_up:.2f} times as long as float32"
+        is_worthwhile, why = speed_up >= MIN_SPEED_UP, f"bfloat16 takes {1 / speed_up:.2f} times as long"
     logger.info("AMP_DTYPE auto: %s on %s (%s)", "bfloat16" if is_worthwhile else "float32", device, why)
     return is_worthwhile
 

@@ -34,7 +34,7 @@ class GroundTruth:
     area: np.ndarray  # (n,)
     crowd: np.ndarray  # (n,) bool
     keypoints: Keypoints | None = None  # what the categories say of them
-    usage: Usage | None = None  # of the whole file
+    usage: Usage | None = None
 
     @property
     def class_names(self) -> list[str]:
@@ -130,7 +130,7 @@ class GroundTruth:
 def make_ground_truth(data: CocoData, image_ids: Collection[Hashable] | None = None) -> GroundTruth:
     """The ground truth in what was read of a COCO annotation file; with ``image_ids``, of these images alone."""
     rows = np.arange(len(data.annotations))
-    images, image = data.images, data.image
+    images, image, chosen = data.images, data.image, None
     if image_ids is not None:
         chosen = np.array([entry["id"] in image_ids for entry in images], dtype=bool)
         images = [entry for entry, is_chosen in zip(images, chosen, strict=True) if is_chosen]
@@ -151,7 +151,7 @@ def make_ground_truth(data: CocoData, image_ids: Collection[Hashable] | None = N
         area=data.area[rows],
         crowd=data.crowd[rows],
         keypoints=keypoints,
-        usage=data.count_use(),
+        usage=data.count_use(chosen),
     )
 
 

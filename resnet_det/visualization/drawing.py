@@ -20,6 +20,7 @@ MIN_PANEL_PX = 480  # smaller pictures are enlarged, so that labels can be read
 MASK_OPACITY = 0.35
 LABEL_PADDING_PX = 2
 MAX_SPREAD_LABELS = 20
+MAX_LABELLED_SHARE = 0.2  # of the picture; where labels would cover more, nobody would see what they are of
 COLOURS = sv.ColorPalette.DEFAULT  # of classes
 
 
@@ -129,12 +130,15 @@ def draw_labels_(
 ) -> None:
     """Write the labels on top of their boxes, and inside the picture.
 
-    Few labels are moved apart; many would end up far from their boxes.
+    Few labels are moved apart; many would end up far from their boxes. Where they would hide the objects, none is
+    written.
     """
     height, width = canvas.shape[:2]
     scale = min(0.5, sv.calculate_optimal_text_scale((width, height)))
     sizes = np.array([cv2.getTextSize(label, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0] for label in labels])
     sizes += 2 * LABEL_PADDING_PX
+    if sizes.prod(1).sum() > MAX_LABELLED_SHARE * width * height:
+        return
     boxes = detections.xyxy.copy()
     boxes[:, 0] = np.clip(boxes[:, 0], 0, np.maximum(width - sizes[:, 0], 0))
     boxes[:, 1] = np.clip(boxes[:, 1], sizes[:, 1], height)

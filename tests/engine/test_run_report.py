@@ -41,6 +41,16 @@ def test_an_evaluation_ends_with_a_report(small_data, default_cfg, tmp_path, mon
     crowds = {"objects: crowd region": len(annotations) - objects} if len(annotations) > objects else {}
     assert facts["left_out"] == crowds
     text = (tmp_path / "out" / "report.html").read_text()
+    first = min(annotation["image_id"] for annotation in annotations)
+    few = [*args, "OUTPUT_DIR", tmp_path / "few", "RESNET_DET.TEST.MAX_IMAGES", "1"]
+    train_or_evaluate(build_train_parser().parse_args(list(map(str, few))))
+    facts = json.loads((tmp_path / "few" / "results.json").read_text())["facts"]["evaluated on"]["small_val"]
+    of_first = [annotation["iscrowd"] for annotation in annotations if annotation["image_id"] == first]
+    assert (facts["images"], facts["objects"], facts["masks"]) == (1, of_first.count(0), of_first.count(0))
+    assert facts["left_out"] == {
+        "images: not evaluated": 3,
+        **({"objects: crowd region": sum(of_first)} if sum(of_first) else {}),
+    }
     assert f"{weights}, sha256 " in text
     assert "build_resnet_det_fpn_backbone" in text
     assert "data:image/jpeg" in text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 import supervision as sv
 import torch
 from detectron2.structures import Boxes, BoxMode, Instances
@@ -96,16 +97,25 @@ def test_masks_with_holes_and_islands_are_filled_to_the_pixel():
 
 
 def test_labels_stay_inside_the_picture():
-    for count in (4, 40):
-        canvas = np.full((200, 300, 3), 128, dtype=np.uint8)
-        corners = np.random.uniform((0, 0), (300, 200), (count, 2))
-        corners[:4] = [[0, 0], [299, 0], [299, 199], [-5, 150]]
+    for count in (4, 25):
+        canvas = np.full((600, 900, 3), 128, dtype=np.uint8)
+        corners = np.random.uniform((0, 0), (900, 600), (count, 2))
+        corners[:4] = [[0, 0], [899, 0], [899, 599], [-5, 450]]
         detections = sv.Detections(np.hstack([corners, corners + 5]), class_id=np.arange(count))
         labelled = canvas.copy()
         draw_labels_(labelled, detections, ["a long label 0.99"] * count)
         changed = (labelled != canvas).any(axis=2)
         for rows in (slice(0, 12), slice(-12, None)):
             assert changed[rows, -60:].mean() > 0.5, "the label of a box in the corner"
+
+
+@pytest.mark.parametrize(("count", "is_labelled"), [(40, True), (400, False)])
+def test_labels_that_would_hide_the_objects_are_left_out(count, is_labelled):
+    corners = np.stack(np.divmod(np.arange(count), 25), 1) * 24.0 + 20
+    detections = sv.Detections(np.concatenate([corners, corners + 12], 1), class_id=np.zeros(count, int))
+    canvas = np.zeros((640, 640, 3), np.uint8)
+    draw_labels_(canvas, detections, ["nucleus"] * count)
+    assert canvas.any() == is_labelled
 
 
 def test_predictions_in_any_order_give_the_same_picture():

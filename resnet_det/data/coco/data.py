@@ -244,16 +244,28 @@ class CocoData:
             if not finding.is_error:
                 yield finding.summarize(self.num_listed.get(finding.section, 0))
 
-    def count_use(self) -> Usage:
-        """How many images, objects, masks and keypoints are used, and how many are not; all are read."""
+    def count_use(self, chosen: np.ndarray | None = None) -> Usage:
+        """How many images, objects, masks and keypoints are used, and how many are not; all are read.
+
+        Args:
+            chosen: (images,) bool: those that are used. What of the others is left out is not told.
+        """
         has_mask, keypoints = self.judge_masks(), self.judge_keypoints()
+        num_images, objects, left_out = len(self.images), ~self.crowd, dict(self.left_out())
+        if chosen is not None and not chosen.all():
+            num_images, objects = int(chosen.sum()), objects & chosen[self.image]
+            crowds = {"objects: crowd region": int((self.crowd & chosen[self.image]).sum())}
+            left_out = {
+                "images: not evaluated": len(self.images) - num_images,
+                **(crowds if any(crowds.values()) else {}),
+            }
         return Usage(
-            images=len(self.images),
-            objects=int((~self.crowd).sum()),
+            images=num_images,
+            objects=int(objects.sum()),
             classes=len(self.categories),
-            masks=int((has_mask & ~self.crowd).sum()),
-            keypoints=int(keypoints[~self.crowd].sum()),
-            left_out=dict(self.left_out()),
+            masks=int((has_mask & objects).sum()),
+            keypoints=int(keypoints[objects].sum()),
+            left_out=left_out,
         )
 
 
