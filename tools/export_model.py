@@ -49,7 +49,7 @@ def main() -> int:
         default="",
         metavar="SET",
         help="name of the data set whose images int8 takes its ranges from, and on which files are compared with the "
-        "model (default: the first of DATASETS.TEST and DATASETS.TRAIN that is here)",
+        "model (default: the first that is here, of DATASETS.TRAIN for int8, else of DATASETS.TEST)",
     )
     parser.add_argument(
         "--output", required=True, type=Path, metavar="FOLDER", help="where model.onnx, model.xml, model.pt2 go"

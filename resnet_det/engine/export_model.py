@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 import resnet_det
-from resnet_det.data import load_dataset_dicts, prepare_dataset
+from resnet_det.data import load_dataset_dicts, prepare_dataset, register_cfg_datasets
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.deploy.detector import make_batch
 from resnet_det.deploy.export import FILES, check_precision, import_what_is_needed, trace, write_files
@@ -40,8 +40,9 @@ def export_model(
     Args:
         formats: of "onnx", "openvino" and "torch".
         precision: "float32"; with OpenVINO "bfloat16" and "float16", too; with OpenVINO and ONNX "int8".
-        calibration: the data set whose images int8 takes its ranges from, and all are compared on; else the first one
-            of DATASETS.TEST and DATASETS.TRAIN that is here; without one, random images are compared.
+        calibration: the data set whose images int8 takes its ranges from, and all are compared on; else, of those that
+            are here, the first of DATASETS.TRAIN for int8, and of DATASETS.TEST for others. Where none is, random
+            images are compared.
 
     Returns:
         Of each file, how its detections differ from those of the model.
@@ -53,11 +54,14 @@ def export_model(
     for kind in formats:
         check_precision(kind, precision)
     import_what_is_needed(formats, precision)
-    names = [name for kind in formats for name in FILES[kind]]
-    folder = OutputFolder(output, names)
-    images = load_images(
-        cfg, calibration, cfg.RESNET_DET.TEST.CALIBRATION_IMAGES if precision == "int8" else NUM_CHECKED
-    )
+    folder = OutputFolder(output, [name for kind in formats for name in FILES[kind]])
+    if precision == "int8":
+        names, count = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.RESNET_DET.TEST.CALIBRATION_IMAGES
+    else:
+        names, count = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN), NUM_CHECKED
+    images = load_images(cfg, [calibration] if calibration else names, count)
+    if calibration and not images:
+        prepare_dataset(calibration)  # says what is wrong with it
     if precision == "int8" and not images:
         raise InputError("--precision int8 takes its ranges from images: name a data set with --calibration")
     predictor = Predictor(cfg, differentiable=True)
@@ -111,17 +115,11 @@ def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dic
     }
 
 
-def load_images(cfg: CfgNode, name: str, count: int) -> list[np.ndarray]:
-    """BGR images from all over the data set ``name``, or the first of ``cfg`` that is here; none if there is none.
-
-    Raises:
-        InputError: no data set has that name.
-    """
-    if name:
-        prepare_dataset(name)
-    else:
-        name = find_known_dataset(cfg) or ""
-    if not name:
+def load_images(cfg: CfgNode, names: Sequence[str], count: int) -> list[np.ndarray]:
+    """BGR images from all over the first of the data sets ``names`` that is here; none if none is."""
+    register_cfg_datasets(cfg, names)
+    name = find_known_dataset(names)
+    if name is None:
         return []
     dicts = load_dataset_dicts(name, filter_empty=False, tasks=())
     count = min(count, len(dicts))

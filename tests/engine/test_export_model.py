@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
 from detectron2.modeling import build_model
 from models import NARROW, QUICK, randomise_norms_, with_our_backbone, zoo_cfg
 
@@ -122,14 +121,14 @@ def test_nothing_is_overwritten(make_cfg, tmp_path):
 def test_int8_needs_images(make_cfg, tmp_path):
     with pytest.raises(InputError, match=r"int8 takes its ranges from images: name a data set with --calibration"):
         export_model(make_cfg(MASK_RCNN), tmp_path, formats=["onnx"], precision="int8")
-    with pytest.raises(InputError, match=r"no data set 'cocco'"):
+    with pytest.raises(InputError, match=r"no data set 'cocco'; known are"):
         export_model(make_cfg(MASK_RCNN), tmp_path, formats=["onnx"], precision="int8", calibration="cocco")
 
 
-def test_images_are_from_all_over_a_set(default_cfg, small_data):
-    register_coco_instances("export_val", {}, *small_data["val"])
+def test_images_are_from_all_over_a_set_of_the_config(default_cfg, small_data):
+    default_cfg.RESNET_DET.DATA.COCO = [["export_val", *small_data["val"]], ["gone", "/gone.json", "/gone"]]
     try:
-        images = load_images(default_cfg, "export_val", 2)
+        images = load_images(default_cfg, ["gone", "export_val"], 2)
     finally:
         DatasetCatalog.remove("export_val")
         MetadataCatalog.remove("export_val")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
@@ -192,16 +193,16 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     if args.dataset and not args.results:
         fit_to_shown_set(cfg, args.dataset)
     if args.input or args.video_input or args.webcam is not None:
-        name = find_known_dataset(cfg)
+        name = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
         if name is not None:
             set_num_classes(cfg, [name])
     cfg.freeze()
     return cfg
 
 
-def find_known_dataset(cfg: CfgNode) -> str | None:
-    """The first data set of ``cfg`` whose classes are known here; None if none is."""
-    for name in (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN):
+def find_known_dataset(names: Sequence[str]) -> str | None:
+    """The first of these data sets whose classes are known here; None if none is."""
+    for name in names:
         if MetadataCatalog.get(name).get("thing_classes") is None:
             try:
                 prepare_dataset(name)
