@@ -9,14 +9,17 @@ from pathlib import Path
 
 from detectron2.utils.logger import setup_logger
 
+from resnet_det.deploy.export import FILES
 from resnet_det.engine import export_model, setup_model_cfg
+from resnet_det.engine.export_check import ExportError
 from resnet_det.errors import InputError
 
 DESCRIPTION = """\
 Write a trained detector as files that run without Detectron2: Faster, Mask, Keypoint and Cascade R-CNN and RetinaNet.
 Resized images of any number and size go in; normalisation, proposals and non-maximum suppression are inside; boxes,
 scores, classes, their count, and masks or keypoints come out. Each file is run on images and compared with the model
-before it is kept. resnet_det.deploy.Detector runs them, and needs neither torch nor Detectron2 (docs/export.md).
+before it is kept. resnet_det.deploy.Detector runs them without Detectron2, and those of ONNX and OpenVINO without
+torch, too (docs/export.md).
 """
 EPILOG = """\
 Examples:
@@ -35,9 +38,7 @@ def main() -> int:
     parser.add_argument(
         "--config-file", required=True, metavar="FILE", help="config, such as config.yaml in OUTPUT_DIR"
     )
-    parser.add_argument(
-        "--format", nargs="+", choices=("onnx", "openvino", "torch"), default=["onnx"], help="default: onnx"
-    )
+    parser.add_argument("--format", nargs="+", choices=tuple(FILES), default=["onnx"], help="default: onnx")
     parser.add_argument(
         "--precision",
         choices=("float32", "bfloat16", "float16", "int8"),
@@ -66,6 +67,9 @@ def main() -> int:
     except InputError as error:
         print(f"export_model: {error}", file=sys.stderr)
         return 2
+    except ExportError as error:
+        print(f"export_model: {error}", file=sys.stderr)
+        return 1
     for file, differences in compared.items():
         print(f"{file} ({args.precision}): {differences}")
     return 0

@@ -1,4 +1,4 @@
-"""An exported detector on images, with neither torch nor Detectron2."""
+"""An exported detector on images, without Detectron2; ONNX and OpenVINO files without torch, too."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Detections:
 
 
 class Detector:
-    """A detector that tools/export_model.py has written, run by ONNX Runtime or OpenVINO on the CPU.
+    """A detector that tools/export_model.py has written, run by ONNX Runtime, OpenVINO or torch on the CPU.
 
     Attributes:
         class_names, category_ids: of the data set that it was trained on.
@@ -86,8 +86,8 @@ class Detector:
     def __init__(self, path: str | os.PathLike, *, threads: int = 0) -> None:
         """
         Args:
-            path: model.onnx, model.xml, or the folder in which one of them is.
-            threads: 0: as many as there are cores.
+            path: model.onnx, model.xml, model.pt2, or the folder in which one of them is.
+            threads: 0: as many as there are cores. torch has one number for the whole process.
 
         Raises:
             InputError: there is no such file, it is damaged, or its runtime is not installed.

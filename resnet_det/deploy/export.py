@@ -40,11 +40,11 @@ def check_precision(kind: str, precision: str) -> None:
     """
     if precision not in PRECISIONS[kind]:
         others = [name for name, known in PRECISIONS.items() if precision in known]
-        instead = f"; --format {' or '.join(others)} has" if others else ""
-        raise InputError(f"--precision {precision}: {kind} has {', '.join(PRECISIONS[kind])}{instead}")
+        instead = f"; --format {' or '.join(others)} has it" if others else ""
+        raise InputError(f"--precision {precision} is not for {kind}, which has {', '.join(PRECISIONS[kind])}{instead}")
 
 
-def import_what_is_needed(formats: Sequence[str], precision: str) -> None:
+def check_libraries(formats: Sequence[str], precision: str) -> None:
     """
     Raises:
         InputError: a library is not installed.
@@ -75,8 +75,9 @@ def trace(module: nn.Module, in_channels: int) -> torch.export.ExportedProgram:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torchvision, on its own code
             return torch.export.export(module, (images, sizes), dynamic_shapes=shapes, strict=False)
-    except Exception as error:  # of many kinds, all of which say what in the model it was
-        raise ValueError(f"torch.export cannot follow this model: {error}") from error
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, torch._dynamo.exc.TorchDynamoException) as error:
+        what = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"torch.export cannot follow this model: {what}") from error
 
 
 def write_files(
@@ -86,7 +87,7 @@ def write_files(
     metadata: dict[str, Any],
     calibration: Iterable[Batch] = (),
 ) -> Iterator[tuple[str, Path]]:
-    """Write ``program`` to ``folder`` in each of ``formats``; the format and its file, one after the other.
+    """Write ``program`` to ``folder`` in each of ``formats``; yields each format and its file once it is written.
 
     Args:
         metadata: of the network, with its "precision".

@@ -82,7 +82,7 @@ def _load_onnx(file: Path, threads: int) -> tuple[Network, str]:
         session = runtime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its errors have no class of their own in common
         version = f"ONNX Runtime {runtime.__version__}"
-        raise InputError(f"{file}: {version} cannot load it: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file}: {version} cannot load it: {_say(error)}") from error
     names = [output.name for output in session.get_outputs()]
 
     def run(images: np.ndarray, sizes: np.ndarray) -> dict[str, np.ndarray]:
@@ -104,7 +104,7 @@ def _load_openvino(file: Path, threads: int) -> tuple[Network, str]:
         compiled = core.compile_model(model, "CPU", hints)
     except (RuntimeError, ImportError) as error:
         version = f"OpenVINO {openvino.__version__}"
-        raise InputError(f"{file}: {version} cannot load it: {str(error).strip().splitlines()[-1]}") from error
+        raise InputError(f"{file}: {version} cannot load it: {_say(error, -1)}") from error
     names = [output.get_any_name() for output in compiled.outputs]
     requests = threading.local()  # a request holds what it computes, so that each thread has its own
 
@@ -119,11 +119,12 @@ def _load_openvino(file: Path, threads: int) -> tuple[Network, str]:
 
 def _load_torch(file: Path, threads: int) -> tuple[Network, str]:
     torch = _import("torch", file)
+    _import("torchvision", file)  # has operators of the graph
     extra = {METADATA_FILE: ""}
     try:
         module = torch.export.load(file, extra_files=extra).module()
     except Exception as error:  # of many kinds: it is an archive of JSON and tensors
-        raise InputError(f"{file}: torch {torch.__version__} cannot load it: {str(error).splitlines()[0]}") from error
+        raise InputError(f"{file}: torch {torch.__version__} cannot load it: {_say(error)}") from error
     names = _parse(extra[METADATA_FILE]).get("outputs", ())
     if threads:
         torch.set_num_threads(threads)
@@ -134,6 +135,11 @@ def _load_torch(file: Path, threads: int) -> tuple[Network, str]:
         return {name: values.numpy() for name, values in zip(names, found, strict=True)}
 
     return run, extra[METADATA_FILE]
+
+
+def _say(error: Exception, line: int = 0) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[line] if lines else type(error).__name__
 
 
 def _import(name: str, file: Path) -> Any:

@@ -1,7 +1,7 @@
 """From a command line to a trained and evaluated detector, and to pictures of what it finds."""
 
 from resnet_det.engine.arguments import build_train_parser
-from resnet_det.engine.export_model import export_model
+from resnet_det.engine.exporting import export_model
 from resnet_det.engine.launch import launch
 from resnet_det.engine.lazy import build_lazy_parser, load_lazy_config, train_or_evaluate_lazy
 from resnet_det.engine.predictor import Predictor

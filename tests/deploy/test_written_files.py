@@ -18,9 +18,9 @@ from resnet_det.deploy.detector import make_batch
 from resnet_det.deploy.export import (
     FILES,
     PRECISIONS,
+    check_libraries,
     check_precision,
     find_what_stays,
-    import_what_is_needed,
     trace,
     write_files,
 )
@@ -71,6 +71,23 @@ def files(program, tmp_path_factory):
     return dict(write_files(program, tmp_path_factory.mktemp("toy"), KINDS, METADATA))
 
 
+@pytest.fixture
+def write(program, files, tmp_path, monkeypatch):
+    """Write one file; the ONNX file, which takes seconds to make, is that of ``files``."""
+
+    def copy(_, path, metadata):
+        model = onnx.load(files["onnx"])
+        model.metadata_props[0].value = json.dumps(metadata)
+        onnx.save(model, path)
+
+    def write(kind, metadata, calibration=()):
+        ((_, file),) = write_files(program, tmp_path, [kind], metadata, calibration)
+        return file
+
+    monkeypatch.setattr("resnet_det.deploy.export._write_onnx", copy)
+    return write
+
+
 def images_of(*shapes):
     return [np.random.randint(0, 256, (*shape, 3), dtype=np.uint8) for shape in shapes]
 
@@ -96,20 +113,18 @@ def test_a_folder_is_a_detector_too(files):
 
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
-def test_int8_is_as_near_as_256_values_allow(program, files, tmp_path, kind):
+def test_int8_is_as_near_as_256_values_allow(write, files, kind):
     images = images_of((40, 70), (64, 33), (50, 50))
     batches = [make_batch([image], METADATA) for image in images]
-    metadata = {**METADATA, "precision": "int8"}
-    ((_, file),) = write_files(program, tmp_path, [kind], metadata, batches)
-    detector = Detector(file)
+    detector = Detector(write(kind, {**METADATA, "precision": "int8"}, batches))
     assert detector.metadata["precision"] == "int8"
     scores, others = (np.stack([one.scores for one in d(images)]) for d in (detector, Detector(files[kind])))
     assert 0 < np.abs(scores - others).max() < 0.02
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_openvino_has_halves(program, files, tmp_path, precision):
-    ((_, file),) = write_files(program, tmp_path, ["openvino"], {**METADATA, "precision": precision})
+def test_openvino_has_halves(write, files, precision):
+    file = write("openvino", {**METADATA, "precision": precision})
     image = images_of((40, 70))[0]
     np.testing.assert_allclose(Detector(file)(image).scores, Detector(files["onnx"])(image).scores, atol=0.01)
     sizes = [path.with_suffix(".bin").stat().st_size for path in (file, files["openvino"])]
@@ -164,23 +179,22 @@ def test_a_file_for_a_later_runtime_is_an_error(files, tmp_path, version):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_another_program_has_written_is_told(program, tmp_path, kind):
-    ((_, file),) = write_files(program, tmp_path, [kind], METADATA)
+def test_what_another_program_has_written_is_told(write, program, files, kind):
+    file = write(kind, METADATA)
     if kind == "onnx":
         model = onnx.load(file)
         del model.metadata_props[:]
         onnx.save(model, file)
     elif kind == "openvino":
-        model = openvino.convert_model(tmp_path / "float32" / "model.onnx")
-        openvino.save_model(model, file)
+        openvino.save_model(openvino.convert_model(files["onnx"]), file)
     else:
         torch.export.save(program, file)
     with pytest.raises(InputError, match=r"does not say its outputs, precision.*tools/export_model.py writes"):
         Detector(file)
 
 
-def test_an_unknown_format_of_images_is_told(program, tmp_path):
-    ((_, file),) = write_files(program, tmp_path, ["torch"], {**METADATA, "input_format": "YUV-BT.601"})
+def test_an_unknown_format_of_images_is_told(write):
+    file = write("torch", {**METADATA, "input_format": "YUV-BT.601"})
     with pytest.raises(InputError, match=r"takes images in YUV-BT.601; BGR, RGB, L are known here"):
         Detector(file)
 
@@ -188,7 +202,9 @@ def test_an_unknown_format_of_images_is_told(program, tmp_path):
 @pytest.mark.parametrize(("kind", "precision"), [("onnx", "bfloat16"), ("torch", "int8"), ("onnx", "float16")])
 def test_what_a_format_does_not_have_is_told(kind, precision):
     others = "openvino" if precision != "int8" else "onnx or openvino"
-    with pytest.raises(InputError, match=rf"--precision {precision}: {kind} has .*; --format {others} has"):
+    with pytest.raises(
+        InputError, match=rf"--precision {precision} is not for {kind}, which has .*; --format {others} has it"
+    ):
         check_precision(kind, precision)
     for known in PRECISIONS[kind]:
         check_precision(kind, known)
@@ -197,8 +213,8 @@ def test_what_a_format_does_not_have_is_told(kind, precision):
 def test_a_missing_library_is_named_before_any_work(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(InputError, match=r"needs nncf, onnx, onnxruntime, onnxscript, which .*resnet_det\[export\]"):
-        import_what_is_needed(["onnx"], "int8")
-    import_what_is_needed(["torch"], "float32")
+        check_libraries(["onnx"], "int8")
+    check_libraries(["torch"], "float32")
 
 
 def test_what_depends_on_values_cannot_be_traced():

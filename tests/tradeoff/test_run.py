@@ -243,7 +243,8 @@ def test_an_output_that_is_a_file_is_one_error(finished, tmp_path):
 
 def test_configs_alone_have_costs(tmp_path, browse, run_tool_here, request):
     config = tmp_path / "small.yaml"
-    config.write_text(f"_BASE_: {request.config.rootpath / DEMO}\nTEST: {{DETECTIONS_PER_IMAGE: 5}}\n")
+    few = "MODEL: {RPN: {POST_NMS_TOPK_TEST: 10}}\nTEST: {DETECTIONS_PER_IMAGE: 5}"
+    config.write_text(f"_BASE_: {request.config.rootpath / DEMO}\n{few}\n")
     sizes = ["--depths", 18, 26, "--input-size", 64, 96, "--no-latency"]
     run = run_tool_here("compare_depths.py", "--config-file", config, *sizes, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr

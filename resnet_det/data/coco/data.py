@@ -33,7 +33,7 @@ class Usage:
 
     Args:
         keypoints: labelled ones.
-        left_out: how many objects, masks, polygons and keypoints are not used, by the reason.
+        left_out: how many images, objects, masks, polygons and keypoints are not used, by the reason.
     """
 
     images: int
@@ -248,17 +248,17 @@ class CocoData:
         """How many images, objects, masks and keypoints are used, and how many are not; all are read.
 
         Args:
-            chosen: (images,) bool: those that are used. What of the others is left out is not told.
+            chosen: (images,) bool: those that are used. If these are not all, of what is left out of them only crowd
+                regions are told.
         """
         has_mask, keypoints = self.judge_masks(), self.judge_keypoints()
         num_images, objects, left_out = len(self.images), ~self.crowd, dict(self.left_out())
         if chosen is not None and not chosen.all():
             num_images, objects = int(chosen.sum()), objects & chosen[self.image]
-            crowds = {"objects: crowd region": int((self.crowd & chosen[self.image]).sum())}
-            left_out = {
-                "images: not evaluated": len(self.images) - num_images,
-                **(crowds if any(crowds.values()) else {}),
-            }
+            num_crowds = int((self.crowd & chosen[self.image]).sum())
+            left_out = {"images: not evaluated": len(self.images) - num_images}
+            if num_crowds:
+                left_out["objects: crowd region"] = num_crowds
         return Usage(
             images=num_images,
             objects=int(objects.sum()),

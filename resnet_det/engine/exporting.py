@@ -15,11 +15,13 @@ from detectron2.config import CfgNode
 from torch import nn
 
 import resnet_det
-from resnet_det.data import load_dataset_dicts, prepare_dataset, register_cfg_datasets
+from resnet_det.data import load_dataset_dicts, prepare_dataset, register_cfg_datasets, set_num_classes
+from resnet_det.data.images import set_max_pixels
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.deploy.detector import make_batch
-from resnet_det.deploy.export import FILES, check_precision, import_what_is_needed, trace, write_files
+from resnet_det.deploy.export import FILES, check_libraries, check_precision, trace, write_files
 from resnet_det.deploy.modules import add_missing_operators_, make_exportable
+from resnet_det.deploy.runtimes import FORMATS
 from resnet_det.engine.export_check import Differences, compare_with_model
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.arguments import find_known_dataset
@@ -49,24 +51,24 @@ def export_model(
 
     Raises:
         InputError: the model is of a kind that cannot be exported, a library is not installed, a file is in the way.
-        RuntimeError: a file in float32 does not find what the model finds. It is not kept.
+        ExportError: a file in float32 does not find what the model finds. It is not kept; those before it are.
     """
     for kind in formats:
         check_precision(kind, precision)
-    import_what_is_needed(formats, precision)
+    check_libraries(formats, precision)
+    if cfg.INPUT.FORMAT not in FORMATS:
+        raise InputError(f"INPUT.FORMAT {cfg.INPUT.FORMAT}: exported files take images in {', '.join(FORMATS)}")
     folder = OutputFolder(output, [name for kind in formats for name in FILES[kind]])
+    cfg = set_up_for_export(cfg, calibration)
     if precision == "int8":
         names, count = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST), cfg.RESNET_DET.TEST.CALIBRATION_IMAGES
     else:
         names, count = (*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN), NUM_CHECKED
-    images = load_images(cfg, [calibration] if calibration else names, count)
-    if calibration and not images:
-        prepare_dataset(calibration)  # says what is wrong with it
+    images = read_images(calibration, count) if calibration else find_images(names, count)
     if precision == "int8" and not images:
         raise InputError("--precision int8 takes its ranges from images: name a data set with --calibration")
     predictor = Predictor(cfg, differentiable=True)
-    if cfg.MODEL.DEVICE == "cpu":
-        add_missing_operators_(predictor.model)
+    add_missing_operators_(predictor.model)
     try:
         module = make_exportable(predictor.model)
         metadata = describe_model(cfg, predictor, module) | {"precision": precision}
@@ -80,12 +82,31 @@ def export_model(
         for kind, file in write_files(program, Path(aside), formats, metadata, batches):
             logger.info("Comparing %s with the model on %d images", file.name, len(checked))
             differences = compare_with_model(predictor, file, checked, cfg)
+            logger.info("%s: %s", file.name, differences)
             if precision == "float32":
                 differences.require_equal(file.name)
             for name in FILES[kind]:
                 shutil.move(Path(aside) / name, folder.claim(name))
             compared[output / file.name] = differences
     return compared
+
+
+def set_up_for_export(cfg: CfgNode, calibration: str) -> CfgNode:
+    """``cfg`` on the CPU, where files are compared with the model, with its data sets and their classes.
+
+    Raises:
+        InputError: the classes of its data sets are not those of the model.
+    """
+    cfg = cfg.clone()
+    cfg.defrost()
+    cfg.MODEL.DEVICE = "cpu"
+    set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
+    register_cfg_datasets(cfg, [calibration] if calibration else [])
+    known = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
+    if known is not None:
+        set_num_classes(cfg, [known])
+    cfg.freeze()
+    return cfg
 
 
 def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dict[str, Any]:
@@ -115,14 +136,26 @@ def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dic
     }
 
 
-def load_images(cfg: CfgNode, names: Sequence[str], count: int) -> list[np.ndarray]:
-    """BGR images from all over the first of the data sets ``names`` that is here; none if none is."""
-    register_cfg_datasets(cfg, names)
-    name = find_known_dataset(names)
-    if name is None:
-        return []
+def find_images(names: Sequence[str], count: int) -> list[np.ndarray]:
+    """BGR images of the first of the data sets ``names`` that is here; none if none is."""
+    for name in names:
+        try:
+            return read_images(name, count)
+        except InputError as error:
+            logger.info("No images of %s: %s", name, error)
+    return []
+
+
+def read_images(name: str, count: int) -> list[np.ndarray]:
+    """BGR images from all over a data set, at most ``count``.
+
+    Raises:
+        InputError: no data set has that name, its files are not here, or have problems.
+    """
+    prepare_dataset(name)
     dicts = load_dataset_dicts(name, filter_empty=False, tasks=())
     count = min(count, len(dicts))
+    logger.info("%d images of %s", count, name)
     return [read_bgr(dicts[index * len(dicts) // count]["file_name"]) for index in range(count)]
 
 

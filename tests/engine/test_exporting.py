@@ -6,17 +6,19 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pycocotools.mask
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.modeling import build_model
 from models import NARROW, QUICK, randomise_norms_, with_our_backbone, zoo_cfg
 
+from resnet_det.data import register_coco
 from resnet_det.deploy import Detector
 from resnet_det.deploy.modules import make_exportable
-from resnet_det.engine.export_check import Differences, compare_entries
-from resnet_det.engine.export_model import describe_model, export_model, load_images
+from resnet_det.engine.export_check import Differences, ExportError, compare_entries
 from resnet_det.engine.exported import ExportedPredictor
+from resnet_det.engine.exporting import describe_model, export_model, find_images
 from resnet_det.engine.predictor import Predictor
 from resnet_det.errors import InputError
 
@@ -125,10 +127,11 @@ def test_int8_needs_images(make_cfg, tmp_path):
         export_model(make_cfg(MASK_RCNN), tmp_path, formats=["onnx"], precision="int8", calibration="cocco")
 
 
-def test_images_are_from_all_over_a_set_of_the_config(default_cfg, small_data):
-    default_cfg.RESNET_DET.DATA.COCO = [["export_val", *small_data["val"]], ["gone", "/gone.json", "/gone"]]
+def test_images_are_from_all_over_the_first_set_that_is_here(small_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where there is no COCO, whose classes Detectron2 knows all the same
+    register_coco("export_val", *small_data["val"])
     try:
-        images = load_images(default_cfg, ["gone", "export_val"], 2)
+        images = find_images(["coco_2017_val", "export_val"], 2)
     finally:
         DatasetCatalog.remove("export_val")
         MetadataCatalog.remove("export_val")
@@ -136,17 +139,22 @@ def test_images_are_from_all_over_a_set_of_the_config(default_cfg, small_data):
     assert len(files) == 4
     for image, file in zip(images, files[::2], strict=True):
         assert np.array_equal(image, cv2.imread(str(file)))
+    assert find_images(["coco_2017_val"], 2) == []
 
 
 def entry(x, score, category=1, **more):
     return {"bbox": [x, 10, 20, 20], "score": score, "category_id": category, **more}
 
 
+def compare(model, file, limit=100):
+    return compare_entries(model, file, limit=limit, score_threshold=0.05)
+
+
 def test_the_same_detections_are_found_whatever_their_order():
     model = [entry(0, 0.9), entry(50, 0.8), entry(50, 0.7, category=2)]
     file = [entry(50, 0.7, category=2), entry(50.01, 0.8), entry(0, 0.9002)]
-    found = compare_entries([model, model], [file, file], 100)
-    assert (found.num_images, found.num_detections, found.num_found) == (1, 6, 6)
+    found = compare([model, model], [file, file])
+    assert (found.num_images, found.num_detections, found.num_found, found.num_extra) == (1, 6, 6, 0)
     assert found.box_px == pytest.approx(0.01)
     assert found.score == pytest.approx(2e-4)
     found.require_equal("model.onnx")
@@ -161,26 +169,77 @@ def test_the_same_detections_are_found_whatever_their_order():
         [entry(0, 0.9), entry(50.5, 0.8)],
         [entry(0, 0.9), entry(50, 0.75)],
         [entry(0, 0.9), entry(0, 0.8)],
+        [entry(0, 0.9), entry(50, 0.8), entry(80, 0.3)],
     ],
-    ids=["missing", "class", "place", "box", "score", "twice"],
+    ids=["missing", "class", "place", "box", "score", "twice", "extra"],
 )
 def test_what_differs_is_not_kept(file):
-    found = compare_entries([[entry(0, 0.9), entry(50, 0.8)]] * 2, [file] * 2, 100)
-    with pytest.raises(RuntimeError, match=r"model.onnx does not compute what the model computes, and is not kept: "):
+    found = compare([[entry(0, 0.9), entry(50, 0.8)]] * 2, [file] * 2)
+    with pytest.raises(ExportError, match=r"model.onnx does not compute what the model computes, and is not kept: "):
         found.require_equal("model.onnx")
 
 
 def test_what_the_limit_cuts_off_may_differ():
     model = [entry(0, 0.9), entry(50, 0.5)]
-    compare_entries([model] * 2, [[entry(0, 0.9), entry(99, 0.5)]] * 2, 2).require_equal("model.onnx")
+    compare([model] * 2, [[entry(0, 0.9), entry(99, 0.5)]] * 2, limit=2).require_equal("model.onnx")
+
+
+def test_what_is_near_the_score_threshold_may_differ():
+    compare([[entry(0, 0.9), entry(50, 0.055)]] * 2, [[entry(0, 0.9), entry(80, 0.052)]] * 2).require_equal(
+        "model.onnx"
+    )
+
+
+def test_other_masks_and_keypoints_are_not_kept():
+    mask = np.zeros((64, 64), np.uint8, order="F")
+    mask[10:30, :20] = 1
+    whole, half = (pycocotools.mask.encode(part) for part in (mask, np.asfortranarray(np.triu(mask))))
+    same = [[entry(0, 0.9, segmentation=whole, keypoints=[5, 5, 1] * 3)]] * 2
+    found = compare(same, same)
+    assert (found.mask_iou, found.keypoint_px) == (1, 0)
+    found.require_equal("model.onnx")
+    for other in ({"segmentation": half}, {"keypoints": [9, 5, 1] * 3}):
+        with pytest.raises(ExportError):
+            compare(same, [[{**same[0][0], **other}]] * 2).require_equal("model.onnx")
 
 
 def test_differences_are_one_line():
-    text = str(Differences(4, 20, 19, 0.00123, 4e-6, 0.99, 0.5))
-    assert text == (
-        "19 of the model's 20 detections on 4 images found, boxes within 0.0012 px, scores within 4e-06, IoU of masks "
-        "at least 0.9900, keypoints within 0.5 px"
+    assert str(Differences(4, 20, 19, 1, 0.00123, 4e-6, 0.99, 0.5)) == (
+        "19 of the model's 20 detections on 4 images, in a batch and one by one, and 1 others; boxes within 0.0012 px, "
+        "scores within 4e-06, mean IoU of masks 0.9900, keypoints 0.5 px apart (median)"
     )
+    assert "nothing was compared" in str(Differences(4, 0, 0, 0, 0.0, 0.0))
+
+
+def test_a_format_of_images_that_files_do_not_take_is_told_first(make_cfg, tmp_path):
+    cfg = make_cfg(MASK_RCNN)
+    cfg.INPUT.FORMAT = "YUV-BT.601"
+    with pytest.raises(InputError, match=r"INPUT.FORMAT YUV-BT.601: exported files take images in BGR, RGB, L"):
+        export_model(cfg, tmp_path, formats=["onnx"])
+
+
+@pytest.mark.parametrize("is_equal", [True, False])
+def test_a_file_is_kept_if_it_is_equal(make_cfg, tmp_path, monkeypatch, run_tool_here, is_equal):
+    """Without the minutes of a real export: what is written is text, and what is compared is given."""
+    cfg = make_cfg(MASK_RCNN)
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+
+    def write_files(_, folder, formats, *__):
+        for kind in formats:
+            (folder / f"model.{kind}").write_text("a network")
+            yield kind, folder / f"model.{kind}"
+
+    differences = Differences(3, 20, 20 if is_equal else 3, 0, 1e-5, 1e-6)
+    monkeypatch.setattr("resnet_det.engine.exporting.trace", lambda *_: None)
+    monkeypatch.setattr("resnet_det.engine.exporting.write_files", write_files)
+    monkeypatch.setattr("resnet_det.engine.exporting.compare_with_model", lambda *_: differences)
+    run = run_tool_here("export_model.py", "--config-file", tmp_path / "config.yaml", "--output", tmp_path / "out")
+    assert run.returncode == (0 if is_equal else 1), run.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"] * is_equal
+    if is_equal:
+        assert f"{tmp_path / 'out' / 'model.onnx'} (float32): 20 of the model's 20 detections" in run.stdout
+    else:
+        assert "export_model: model.onnx does not compute what the model computes, and is not kept" in run.stderr
 
 
 @pytest.fixture
