@@ -17,6 +17,7 @@ from torch import nn
 import resnet_det
 from resnet_det.data import load_dataset_dicts, prepare_dataset, register_cfg_datasets, set_num_classes
 from resnet_det.data.images import set_max_pixels
+from resnet_det.data.loading.dicts import choose_evenly
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.deploy.detector import make_batch
 from resnet_det.deploy.export import FILES, check_libraries, check_precision, trace, write_files
@@ -153,10 +154,9 @@ def read_images(name: str, count: int) -> list[np.ndarray]:
         InputError: no data set has that name, its files are not here, or have problems.
     """
     prepare_dataset(name)
-    dicts = load_dataset_dicts(name, filter_empty=False, tasks=())
-    count = min(count, len(dicts))
-    logger.info("%d images of %s", count, name)
-    return [read_bgr(dicts[index * len(dicts) // count]["file_name"]) for index in range(count)]
+    chosen = choose_evenly(load_dataset_dicts(name, filter_empty=False, tasks=()), count)
+    logger.info("%d images of %s", len(chosen), name)
+    return [read_bgr(entry["file_name"]) for entry in chosen]
 
 
 def make_random_images() -> list[np.ndarray]:

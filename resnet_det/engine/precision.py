@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import nn
 
 from resnet_det.data import build_mapper
-from resnet_det.data.loading.dicts import load_dataset_dicts
+from resnet_det.data.loading.dicts import choose_evenly, load_dataset_dicts
 from resnet_det.engine.agreement import decide_once
 from resnet_det.errors import InputError
 from resnet_det.modeling import prepare_for_inference
@@ -83,9 +83,9 @@ def load_calibration(cfg: CfgNode) -> list[dict[str, Any]]:
     if not cfg.DATASETS.TRAIN:
         raise InputError("RESNET_DET.TEST.PREPARE openvino-int8 takes images of DATASETS.TRAIN, which is empty")
     dicts, mapper = load_dataset_dicts(cfg.DATASETS.TRAIN[0], filter_empty=False, tasks=()), build_mapper(cfg, False)
-    count = min(cfg.RESNET_DET.TEST.CALIBRATION_IMAGES, len(dicts))
-    logger.info("int8: the ranges of features are those of %d images of %s", count, cfg.DATASETS.TRAIN[0])
-    return [mapper(dicts[index * len(dicts) // count]) for index in range(count)]
+    chosen = choose_evenly(dicts, cfg.RESNET_DET.TEST.CALIBRATION_IMAGES)
+    logger.info("int8: the ranges of features are those of %d images of %s", len(chosen), cfg.DATASETS.TRAIN[0])
+    return [mapper(entry) for entry in chosen]
 
 
 @functools.cache

@@ -9,20 +9,11 @@ import sys
 import numpy as np
 import pycocotools.mask
 import pytest
+from exported import METADATA
 
 from resnet_det.deploy import Detector
 from resnet_det.deploy.runtimes import find_file
 from resnet_det.errors import InputError
-
-METADATA = {
-    "outputs": ["boxes", "scores", "classes", "count", "masks"],
-    "precision": "float32",
-    "class_names": ["cat", "dog"],
-    "category_ids": [3, 7],
-    "input_format": "BGR",
-    "min_size": 32,
-    "max_size": 64,
-}
 
 
 def fake_network(images, sizes):

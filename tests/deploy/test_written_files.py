@@ -11,6 +11,7 @@ import onnx
 import openvino
 import pytest
 import torch
+from exported import METADATA
 from torch import nn
 
 from resnet_det.deploy import Detector
@@ -26,15 +27,6 @@ from resnet_det.deploy.export import (
 )
 from resnet_det.errors import InputError
 
-METADATA = {
-    "outputs": ["boxes", "scores", "classes", "count", "masks"],
-    "precision": "float32",
-    "class_names": ["cat", "dog"],
-    "category_ids": [3, 7],
-    "input_format": "BGR",
-    "min_size": 32,
-    "max_size": 64,
-}
 KINDS = list(FILES)
 
 

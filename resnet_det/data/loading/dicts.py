@@ -81,6 +81,12 @@ def load_dataset_dicts(
     return dicts
 
 
+def choose_evenly(dicts: Sequence[dict[str, Any]], count: int) -> list[dict[str, Any]]:
+    """At most ``count`` of a data set's dicts, from all over it."""
+    count = min(count, len(dicts))
+    return [dicts[index * len(dicts) // count] for index in range(count)]
+
+
 def _note_use(name: str, used: Counter[str]) -> None:
     """Say how much of a data set is used, and keep that for the results of the run."""
     metadata = MetadataCatalog.get(name)
