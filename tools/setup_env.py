@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +27,8 @@ INPUTS = (
     "tools/install_detectron2.py",
     "tools/detectron2_v05.toml",
 )
-MIN_FREE_GB = 12  # torch with its CUDA libraries unpacks to 6 GB; pip needs as much again on the way
+MIN_FREE_GB = 8  # the environment takes 7, most of it torch with its CUDA libraries
+MIN_FREE_GB_TO_DOWNLOAD = 4  # and pip keeps what it downloads in TMPDIR until all is there
 
 
 class SetupError(Exception):
@@ -88,9 +90,24 @@ def check_machine(venv: Path) -> None:
         )
     if sys.platform != "linux" or sys.maxsize < 2**32:
         raise SetupError(f"64-bit Linux is needed, this is {platform.platform()}.")
-    free_gb = shutil.disk_usage(ROOT).free / 1e9
-    if not venv.exists() and free_gb < MIN_FREE_GB:
-        raise SetupError(f"{free_gb:.0f} GB free in {ROOT}, about {MIN_FREE_GB} are needed.")
+    if venv.exists():
+        return
+    parent, temporary = venv.resolve().parent, Path(tempfile.gettempdir())
+    parent = next(folder for folder in (parent, *parent.parents) if folder.is_dir())
+    free_gb, temporary_gb = (shutil.disk_usage(folder).free / 1e9 for folder in (parent, temporary))
+    if free_gb < MIN_FREE_GB:
+        raise SetupError(f"{free_gb:.1f} GB free in {parent}, about {MIN_FREE_GB} are needed.")
+    if share_a_disk(parent, temporary):
+        temporary_gb -= MIN_FREE_GB
+    if temporary_gb < MIN_FREE_GB_TO_DOWNLOAD:
+        step(
+            f"little space: packages that are downloaded take about {MIN_FREE_GB_TO_DOWNLOAD} GB in {temporary}, "
+            f"beside the {MIN_FREE_GB} of {venv}; TMPDIR=FOLDER says where else they go"
+        )
+
+
+def share_a_disk(one: Path, other: Path) -> bool:
+    return one.stat().st_dev == other.stat().st_dev
 
 
 def make_environment(venv: Path, source: str, sdist: Path | None) -> None:

@@ -31,10 +31,29 @@ def test_python_too_old_stops_make(request, tmp_path):
     assert not (tmp_path / "venv").exists()
 
 
-def test_too_little_space_stops_at_once(setup_env, monkeypatch, tmp_path):
-    monkeypatch.setattr(setup_env.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 3e9}))
-    with pytest.raises(setup_env.SetupError, match=r"3 GB free in .*, about 12 are needed"):
-        setup_env.check_machine(tmp_path / "venv")
+@pytest.mark.parametrize(
+    ("free_gb", "said"), [(3, "error"), (7.9, "error"), (9, "little space"), (11.9, "little space"), (12.1, "")]
+)
+def test_too_little_space_is_said_at_once(setup_env, monkeypatch, tmp_path, capsys, free_gb, said):
+    monkeypatch.setattr(setup_env.shutil, "disk_usage", lambda _: type("Usage", (), {"free": free_gb * 1e9}))
+    monkeypatch.setattr(setup_env.tempfile, "gettempdir", lambda: str(tmp_path))
+    venv = tmp_path / "made" / "later" / "venv"
+    if said == "error":
+        with pytest.raises(setup_env.SetupError, match=rf"{free_gb:.1f} GB free in {tmp_path}, about 8 are needed"):
+            setup_env.check_machine(venv)
+    else:
+        setup_env.check_machine(venv)
+    assert ("TMPDIR=FOLDER" in capsys.readouterr().out) == (said == "little space")
+
+
+@pytest.mark.parametrize(("free_gb", "is_little"), [(3.9, True), (4.1, False)])
+def test_space_for_downloads_may_be_on_another_disk(setup_env, monkeypatch, tmp_path, capsys, free_gb, is_little):
+    free = {str(tmp_path): 9, "/elsewhere": free_gb}
+    monkeypatch.setattr(setup_env.shutil, "disk_usage", lambda path: type("Usage", (), {"free": free[str(path)] * 1e9}))
+    monkeypatch.setattr(setup_env.tempfile, "gettempdir", lambda: "/elsewhere")
+    monkeypatch.setattr(setup_env, "share_a_disk", lambda *_: False)
+    setup_env.check_machine(tmp_path / "venv")
+    assert ("GB in /elsewhere" in capsys.readouterr().out) == is_little
 
 
 def test_no_index_stops_with_one_message(setup_env, monkeypatch, tmp_path):
