@@ -2,7 +2,8 @@
 
 Ours is prepared (resnet_det.prepare_for_inference). Without --config-file, an R-50-FPN backbone runs on random numbers.
 With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given. "openvino" is
-ours with a backbone that OpenVINO computes, in int8 too, calibrated on the measured images.
+ours with a backbone that OpenVINO computes, in int8 too, calibrated on the measured images. "exported-onnx" and
+"exported-openvino" are ours as a whole in a file (tools/export_model.py), run by ONNX Runtime and OpenVINO.
 """
 
 from __future__ import annotations
@@ -19,15 +20,16 @@ import torch
 from resnet_det.analysis.cost import count_macs
 from resnet_det.benchmark.arguments import WITH_INT8, add_model_arguments, split_against
 from resnet_det.benchmark.compare import Comparison, compare
+from resnet_det.benchmark.contenders import INT8_ALONE, exported_contenders, inference_contenders
 from resnet_det.benchmark.difference import count_equal_detections
 from resnet_det.benchmark.machine import measure_matmul_flops
 from resnet_det.benchmark.models import (
     AGAINST,
     DETECTORS,
+    EXPORTED,
     backbone_cfg,
     build_backbones,
     build_detectors,
-    inference_contenders,
 )
 from resnet_det.engine.loaders import build_test_loader
 from resnet_det.engine.startup import setup_cfg
@@ -58,12 +60,16 @@ def run(args: argparse.Namespace) -> Iterator[Comparison]:
     """
     against = split_against(args.against, DETECTORS if args.config_file else AGAINST)
     precisions = {name: WITH_INT8[name] for name in args.precision}
-    if "int8" in precisions and ("openvino" not in against or len(precisions) == 1):
-        raise InputError("--precision int8 needs --config-file, --against openvino, and another precision beside it")
-    if "openvino" in against and args.device != "cpu":
-        raise InputError("--against openvino: it computes on the CPU alone; --device cpu would work")
-    if "openvino" in against and "fp16" in precisions:
-        raise InputError("--against openvino: it has no fp16; --precision fp32, bf16 or int8 would work")
+    on_cpus = [name for name in INT8_ALONE if name in against]
+    if "int8" in precisions and (not on_cpus or len(precisions) == 1):
+        raise InputError(
+            f"--precision int8 needs --config-file, --against {', '.join(INT8_ALONE[:-1])} or {INT8_ALONE[-1]}, and "
+            "another precision beside it"
+        )
+    if on_cpus and args.device != "cpu":
+        raise InputError(f"--against {on_cpus[0]}: it computes on the CPU alone; --device cpu would work")
+    if on_cpus and "fp16" in precisions:
+        raise InputError(f"--against {on_cpus[0]}: it has no fp16; --precision fp32, bf16 or int8 would work")
     if args.num_images < 1:
         raise InputError(f"--num-images {args.num_images}: 1 or more")
     for depth in args.depths or [None]:
@@ -113,6 +119,9 @@ def run_detectors(
         openvino="openvino" in against,
         images=inputs,
     )
+    exported = [name for name in EXPORTED if name in against]
+    if exported:
+        contenders |= exported_contenders(cfg, models["resnet_det"], precisions, exported, inputs)
     detect = {name: _detect_each(model, inputs) for name, model in contenders.items()}
     weights = Path(cfg.MODEL.WEIGHTS).name or "random weights"
     comparison = compare(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 import torchvision
@@ -18,13 +17,13 @@ from resnet_det.benchmark.torchvision_detectors import TorchvisionDetector
 from resnet_det.config import backbone_outputs, merge_cfg
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.errors import InputError
-from resnet_det.modeling import prepare_for_inference
 from resnet_det.modeling.fast_poolers import speed_up_on_cpus_
 from resnet_det.weights.names import to_detectron2_names
 
 AGAINST = ("detectron2", "torchvision", "timm")
 TRAINABLE_DETECTORS = ("detectron2", "torchvision")
-DETECTORS = (*TRAINABLE_DETECTORS, "openvino")
+EXPORTED = {"exported-onnx": "onnx", "exported-openvino": "openvino"}  # and their formats
+DETECTORS = (*TRAINABLE_DETECTORS, "openvino", *EXPORTED)
 TITLES = {"detectron2": "Detectron2", "torchvision": "torchvision", "timm": "timm"}
 # Times the first random weights of what scores proposals and classes: with those all scores are nearly the same.
 DECISIVENESS = 10
@@ -170,46 +169,6 @@ def _timm_net(depth: int) -> nn.Module:
     except ImportError:
         raise InputError("--against timm: it is not installed (pip install timm)") from None
     return timm.create_model(f"resnet{depth}", features_only=True, out_indices=(1, 2, 3, 4))
-
-
-def inference_contenders(
-    models: dict[str, nn.Module],
-    precisions: dict[str, torch.dtype],
-    *,
-    device: str,
-    compiled: bool = False,
-    openvino: bool = False,
-    images: Sequence[dict[str, Any]] = (),
-) -> dict[str, nn.Module | Callable]:
-    """By title: each model in each precision, ready to be called; ours prepared, the others under autocast.
-
-    Args:
-        openvino: whether OpenVINO computes ours, too, in each precision.
-        images: that int8, which only OpenVINO has, is calibrated on.
-
-    Raises:
-        InputError: OpenVINO is not installed, or has no such precision.
-    """
-    contenders = {}
-    for title, model in models.items():
-        for precision, dtype in precisions.items():
-            if dtype == torch.int8:
-                continue
-            if title != "resnet_det":
-                contenders[f"{title} {precision}"] = autocast(model.eval().to(device), device, dtype)
-                continue
-            contenders[f"{title} {precision}"] = prepare_for_inference(model.to(device), dtype=dtype)
-            if compiled:
-                fast = prepare_for_inference(model.to(device), dtype=dtype, compile_backbone=True)
-                contenders[f"{title} {precision} compiled"] = fast
-    for precision, dtype in precisions.items() if openvino else ():
-        options = {"calibration": images} if dtype == torch.int8 else {}
-        try:
-            prepared = prepare_for_inference(models["resnet_det"], dtype=dtype, backend="openvino", **options)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"--against openvino, --precision {precision}: {error}") from error
-        contenders[f"resnet_det by OpenVINO {precision}"] = prepared
-    return contenders
 
 
 def autocast(function: Callable, device: str, dtype: torch.dtype) -> Callable:

@@ -110,13 +110,23 @@ class Detector:
         """What is in each of ``images``, which go through the network as one batch."""
         if len(images) == 0:
             return []
-        batch, sizes = make_batch(images, self.metadata)
+        return self.detect_resized(*make_batch(images, self.metadata), [image.shape[:2] for image in images])
+
+    def detect_resized(
+        self, batch: np.ndarray, sizes: np.ndarray, shapes: Sequence[tuple[int, int]]
+    ) -> list[Detections]:
+        """What is in images that have been resized before.
+
+        Args:
+            batch, sizes: see :func:`make_batch`.
+            shapes: height and width of each image, whose pixels the detections are in.
+        """
         found = self._network(batch, sizes)
         ends = np.cumsum(found["count"])
         return [
-            self._collect(found, number, slice(end - count, end), image.shape[:2], size)
-            for number, (image, size, count, end) in enumerate(
-                zip(images, sizes, found["count"].tolist(), ends.tolist(), strict=True)
+            self._collect(found, number, slice(end - count, end), shape, size)
+            for number, (shape, size, count, end) in enumerate(
+                zip(shapes, sizes, found["count"].tolist(), ends.tolist(), strict=True)
             )
         ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -80,8 +79,24 @@ def trace(module: nn.Module, in_channels: int) -> torch.export.ExportedProgram:
         raise ValueError(f"torch.export cannot follow this model: {what}") from error
 
 
+def write_onnx(program: torch.export.ExportedProgram, path: Path, output_names: Sequence[str]) -> None:
+    """Write ``program`` as an ONNX file in float32, which says nothing of itself yet. That can be done once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter, on its own code
+        written = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images", "sizes"],
+            output_names=output_names,
+            verbose=False,
+        )
+    written.save(str(path), external_data=False)
+
+
 def write_files(
     program: torch.export.ExportedProgram,
+    plain_onnx: Path,
     folder: Path,
     formats: Sequence[str],
     metadata: dict[str, Any],
@@ -90,51 +105,33 @@ def write_files(
     """Write ``program`` to ``folder`` in each of ``formats``; yields each format and its file once it is written.
 
     Args:
+        plain_onnx: what :func:`write_onnx` has written of it, which all but "torch" are made of.
         metadata: of the network, with its "precision".
         calibration: for int8.
     """
-    plain = folder / "float32" / "model.onnx"
-    if set(formats) != {"torch"}:
-        plain.parent.mkdir()
-        _write_onnx(program, plain, metadata)
     is_int8 = metadata["precision"] == "int8"
     batches = list(calibration) if is_int8 else []
+    text = json.dumps(metadata)
     for kind in formats:
         file = folder / FILES[kind][0]
         if kind == "torch":
-            extra = {METADATA_FILE: json.dumps(metadata)}
-            torch.export.save(program, file, extra_files=extra)
+            torch.export.save(program, file, extra_files={METADATA_FILE: text})
         elif kind == "onnx":
             import onnx
 
-            if is_int8:
-                onnx.save(_quantize(onnx.load(plain), batches), file)
-            else:
-                shutil.copyfile(plain, file)
+            model = onnx.load(plain_onnx)
+            model = _quantize(model, batches) if is_int8 else model
+            onnx.helper.set_model_props(model, {METADATA_KEY: text})
+            onnx.save(model, file)
             onnx.checker.check_model(str(file), full_check=True)
         else:
             import openvino
 
-            model = openvino.convert_model(plain)
+            model = openvino.convert_model(plain_onnx)
             model = _quantize(model, batches) if is_int8 else model
-            model.set_rt_info(json.dumps(metadata), [METADATA_KEY])
+            model.set_rt_info(text, [METADATA_KEY])
             openvino.save_model(model, file, compress_to_fp16=metadata["precision"] == "float16")
         yield kind, file
-
-
-def _write_onnx(program: torch.export.ExportedProgram, path: Path, metadata: dict[str, Any]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, on its own code
-        written = torch.onnx.export(
-            program,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images", "sizes"],
-            output_names=metadata["outputs"],
-            verbose=False,
-        )
-    written.model.metadata_props[METADATA_KEY] = json.dumps(metadata)
-    written.save(str(path), external_data=False)
 
 
 def _quantize(model: Any, batches: Sequence[Batch]) -> Any:

@@ -20,7 +20,7 @@ from resnet_det.data.images import set_max_pixels
 from resnet_det.data.loading.dicts import choose_evenly
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.deploy.detector import make_batch
-from resnet_det.deploy.export import FILES, check_libraries, check_precision, trace, write_files
+from resnet_det.deploy.export import FILES, check_libraries, check_precision, trace, write_files, write_onnx
 from resnet_det.deploy.modules import add_missing_operators_, make_exportable
 from resnet_det.deploy.runtimes import FORMATS
 from resnet_det.engine.export_check import Differences, compare_with_model
@@ -79,8 +79,11 @@ def export_model(
     checked = images[:NUM_CHECKED] or make_random_images()
     compared = {}
     with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as aside:
+        plain = Path(aside) / "float32.onnx"
+        if set(formats) != {"torch"}:
+            write_onnx(program, plain, metadata["outputs"])
         batches = (make_batch([image], metadata) for image in images)
-        for kind, file in write_files(program, Path(aside), formats, metadata, batches):
+        for kind, file in write_files(program, plain, Path(aside), formats, metadata, batches):
             logger.info("Comparing %s with the model on %d images", file.name, len(checked))
             differences = compare_with_model(predictor, file, checked, cfg)
             logger.info("%s: %s", file.name, differences)

@@ -70,12 +70,20 @@ def prepare_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
         return model
     backend, _, dtype = name.rpartition("-")
     calibration = load_calibration(cfg) if dtype == "int8" else ()
+    options = {"dtype": getattr(torch, dtype), "backend": backend or "torch", "calibration": calibration}
+    return prepare_as_asked(model, f"RESNET_DET.TEST.PREPARE {name}", **options)
+
+
+def prepare_as_asked(model: nn.Module, asked: str, **options: Any) -> nn.Module:
+    """:func:`resnet_det.prepare_for_inference` with ``options`` that a user has chosen by what ``asked`` says.
+
+    Raises:
+        InputError: what they need is not installed, or they do not go together.
+    """
     try:
-        return prepare_for_inference(
-            model, dtype=getattr(torch, dtype), backend=backend or "torch", calibration=calibration
-        )
+        return prepare_for_inference(model, **options)
     except (ImportError, ValueError) as error:
-        raise InputError(f"RESNET_DET.TEST.PREPARE {name}: {error}") from error
+        raise InputError(f"{asked}: {error}") from error
 
 
 def load_calibration(cfg: CfgNode) -> list[dict[str, Any]]:

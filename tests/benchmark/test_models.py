@@ -13,13 +13,13 @@ from detectron2.structures import Boxes, Instances
 from models import make_inputs, with_our_backbone, zoo_cfg
 
 from resnet_det.benchmark import forward, train
+from resnet_det.benchmark.contenders import exported_contenders, inference_contenders
 from resnet_det.benchmark.difference import count_equal_detections
 from resnet_det.benchmark.models import (
     backbone_cfg,
     build_backbones,
     build_detectors,
     build_ours_like,
-    inference_contenders,
 )
 from resnet_det.errors import InputError
 from resnet_det.modeling.fast_poolers import FastROIAlign
@@ -180,6 +180,28 @@ def test_openvino_computes_ours_in_each_precision():
     assert len(rounded) > 0
 
 
+@pytest.mark.long
+def test_exported_files_compute_ours_in_each_precision():
+    cfg = with_our_backbone(zoo_cfg("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.TEST.DETECTIONS_PER_IMAGE = 20
+    batch = make_inputs(cfg, ((64, 96),))
+    plain = build_detectors(cfg, ["exported-onnx"])["resnet_det"].eval()
+    plain.roi_heads.box_predictor.cls_score.weight.data /= 20  # with scores of 1 each order is right
+    precisions = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+    contenders = exported_contenders(cfg, plain, precisions, ["exported-onnx", "exported-openvino"], batch)
+    names = ["onnx fp32", "openvino fp32", "openvino bf16", "onnx int8", "openvino int8"]  # ONNX has no bfloat16 here
+    assert list(contenders) == [f"exported-{name}" for name in names]
+    with torch.no_grad():
+        expected, found, by_openvino, *rounded = (
+            model(batch)[0]["instances"] for model in (plain, *contenders.values())
+        )
+    assert count_equal_detections(found, expected) >= 0.95 * len(expected) > 0
+    assert count_equal_detections(by_openvino, expected) >= 0.95 * len(expected)
+    assert found.pred_masks.shape == expected.pred_masks.shape
+    assert all(len(instances) > 0 for instances in rounded)
+
+
 def instances(boxes, classes, scores):
     made = Instances((100, 100))
     made.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
@@ -202,10 +224,11 @@ def test_equal_detections_are_those_with_class_place_and_score():
         (["--against", "mmdet"], "choose from detectron2, torchvision, timm"),
         (["--depths", "200", "--against", "torchvision"], "Detectron2's ResNet cannot be built"),
         (["--opts", "MODEL.BACKBONE.NAME", "build_resnet_fpn_backbone"], "only our backbones can be compared"),
-        (["--config-file", DEMO, "--against", "timm"], "choose from detectron2, torchvision, openvino"),
+        (["--config-file", DEMO, "--against", "timm"], "choose from detectron2, torchvision, openvino, exported-onnx"),
         (["--config-file", DEMO, "--against", "torchvision"], "MODEL.FPN.NORM is GN; it has only"),
         (["--precision", "int8"], "int8 needs --config-file, --against openvino"),
         (["--config-file", DEMO, "--against", "openvino", "--precision", "int8"], "and another precision beside it"),
+        (["--config-file", DEMO, "--against", "exported-onnx", "--precision", "fp16"], "exported-onnx: it has no fp16"),
         (["--num-images", "0"], "--num-images 0: 1 or more"),
         (["--config-file", DEMO, "--against", "openvino", "--precision", "fp16"], "it has no fp16"),
     ],

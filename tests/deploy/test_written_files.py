@@ -24,6 +24,7 @@ from resnet_det.deploy.export import (
     find_what_stays,
     trace,
     write_files,
+    write_onnx,
 )
 from resnet_det.errors import InputError
 
@@ -59,24 +60,23 @@ def program(toy):
 
 
 @pytest.fixture(scope="module")
-def files(program, tmp_path_factory):
-    return dict(write_files(program, tmp_path_factory.mktemp("toy"), KINDS, METADATA))
+def plain(program, tmp_path_factory):
+    path = tmp_path_factory.mktemp("plain") / "float32.onnx"
+    write_onnx(program, path, METADATA["outputs"])
+    return path
+
+
+@pytest.fixture(scope="module")
+def files(program, plain, tmp_path_factory):
+    return dict(write_files(program, plain, tmp_path_factory.mktemp("toy"), KINDS, METADATA))
 
 
 @pytest.fixture
-def write(program, files, tmp_path, monkeypatch):
-    """Write one file; the ONNX file, which takes seconds to make, is that of ``files``."""
-
-    def copy(_, path, metadata):
-        model = onnx.load(files["onnx"])
-        model.metadata_props[0].value = json.dumps(metadata)
-        onnx.save(model, path)
-
+def write(program, plain, tmp_path):
     def write(kind, metadata, calibration=()):
-        ((_, file),) = write_files(program, tmp_path, [kind], metadata, calibration)
+        ((_, file),) = write_files(program, plain, tmp_path, [kind], metadata, calibration)
         return file
 
-    monkeypatch.setattr("resnet_det.deploy.export._write_onnx", copy)
     return write
 
 

@@ -224,13 +224,14 @@ def test_a_file_is_kept_if_it_is_equal(make_cfg, tmp_path, monkeypatch, run_tool
     cfg = make_cfg(MASK_RCNN)
     (tmp_path / "config.yaml").write_text(cfg.dump())
 
-    def write_files(_, folder, formats, *__):
+    def write_files(_, __, folder, formats, *___):
         for kind in formats:
             (folder / f"model.{kind}").write_text("a network")
             yield kind, folder / f"model.{kind}"
 
     differences = Differences(3, 20, 20 if is_equal else 3, 0, 1e-5, 1e-6)
     monkeypatch.setattr("resnet_det.engine.exporting.trace", lambda *_: None)
+    monkeypatch.setattr("resnet_det.engine.exporting.write_onnx", lambda *_: None)
     monkeypatch.setattr("resnet_det.engine.exporting.write_files", write_files)
     monkeypatch.setattr("resnet_det.engine.exporting.compare_with_model", lambda *_: differences)
     run = run_tool_here("export_model.py", "--config-file", tmp_path / "config.yaml", "--output", tmp_path / "out")
