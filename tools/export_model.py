@@ -10,8 +10,9 @@ from pathlib import Path
 from detectron2.utils.logger import setup_logger
 
 from resnet_det.deploy.export import FILES
-from resnet_det.engine import export_model, setup_model_cfg
+from resnet_det.engine import setup_model_cfg
 from resnet_det.engine.export_check import ExportError
+from resnet_det.engine.exporting import export_model
 from resnet_det.errors import InputError
 
 DESCRIPTION = """\

@@ -5,7 +5,7 @@ import sys
 
 from detectron2.utils.logger import setup_logger
 
-from resnet_det.engine import build_visualize_parser, setup_visualize_cfg, visualize
+from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 from resnet_det.errors import InputError
 
 

@@ -19,6 +19,7 @@ from torch import nn
 # Modules of Detectron2's meta-architectures, and what their parts are called here.
 _HEADS = {"proposal_generator": "RPN", "roi_heads": "ROI heads", "head": "head", "sem_seg_head": "semantic head"}
 _TRUNK = ("stem", "res2", "res3", "res4", "res5")
+_COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MIB = 2**20
 
 
@@ -68,7 +69,7 @@ def analyze_model(model: nn.Module, image: torch.Tensor, *, repeats: int = 5) ->
     parts = find_parts(model)
     paths = {module: path for path, module in model.named_modules()}
     with _quiet():
-        macs, activations = _count(FlopCountAnalysis, model, inputs), _count_activations(model, inputs)
+        macs, activations = _count_macs_by_module(model, inputs), _count_activations(model, inputs)
     times = measure_latency(model, inputs, parts, repeats) if repeats else {}
     costs = [
         _part_cost(
@@ -141,15 +142,32 @@ def count_macs(module: nn.Module, *inputs: torch.Tensor) -> int:
         return counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
 
 
-def _count(analysis: type[FlopCountAnalysis], model: nn.Module, inputs: list[dict]) -> dict[str, float]:
-    """Counts by module path, without the wrapper that tracing needs."""
-    counted = analysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+def _count_macs_by_module(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
+    """By module path, without the wrapper that tracing needs."""
+    counted = FlopCountAnalysis(model, inputs).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     return defaultdict(float, {path.removeprefix("model").lstrip("."): n for path, n in counted.by_module().items()})
 
 
-def _count_activations(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
-    wrapped = FlopCountAnalysis(model, inputs)  # for what it makes of the inputs
-    return _count(lambda *_: fvcore.nn.ActivationCountAnalysis(wrapped._model, wrapped._inputs), model, inputs)
+def _count_activations(model: nn.Module, inputs: list[dict]) -> dict[str, int]:
+    """By module path: how many numbers convolutions and linear layers put out."""
+    counts: dict[str, int] = defaultdict(int)
+
+    def count(path: str, out: torch.Tensor) -> None:
+        names = path.split(".")
+        for length in range(len(names) + 1):
+            counts[".".join(names[:length])] += out.numel()
+
+    hooks = [
+        module.register_forward_hook(lambda _, __, out, path=path: count(path, out))
+        for path, module in model.named_modules()
+        if isinstance(module, _COUNTED)
+    ]
+    try:
+        model(inputs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return counts
 
 
 def measure_latency(

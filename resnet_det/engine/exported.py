@@ -15,7 +15,7 @@ from resnet_det.visualization import Skeleton
 
 
 class ExportedPredictor:
-    """What :class:`resnet_det.engine.Predictor` is to those who draw, from a file of tools/export_model.py.
+    """What :class:`resnet_det.engine.predictor.Predictor` is to those who draw, from a file of tools/export_model.py.
 
     Attributes:
         class_names, category_ids, skeleton: as the file says.

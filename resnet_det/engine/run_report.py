@@ -12,7 +12,6 @@ from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.errors import InputError
 from resnet_det.evaluation import inference_folder
 from resnet_det.evaluation.build import find_max_detections
-from resnet_det.evaluation.files import evaluate_files, hash_file
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +27,9 @@ def write_run_reports(cfg: CfgNode, weights: Path | None) -> None:
     """
     if not cfg.RESNET_DET.TEST.REPORT:
         return
+    # Charts and pictures need libraries that take a second to import: not in each process that trains.
+    from resnet_det.evaluation.files import evaluate_files, hash_file
+
     if cfg.RESNET_DET.TEST.MAX_IMAGES:
         logger.info("No report.html: RESNET_DET.TEST.MAX_IMAGES leaves out images")
         return

@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
+from detectron2.export.flatten import TracingAdapter
 from detectron2.modeling import build_model
-from fvcore.nn import FlopCountAnalysis
+from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from models import with_our_backbone, zoo_cfg
 
 from resnet_det import make_resnet
@@ -52,24 +53,31 @@ PYRAMID = [
 ]
 
 
+def deep_ones_are_long(cases):
+    return [pytest.param(*case, marks=[pytest.mark.long] * (case[0] == 152 or case[2] > 300)) for case in cases]
+
+
 def gmacs(model, height, width):
     """Counted on 32x32: costs of convolutions and norms are proportional to the area, if sides are multiples of 32."""
     assert height % 32 == width % 32 == 0
+    model = model.to_empty(device="cpu")  # weights do not count
     counted = FlopCountAnalysis(model.eval(), torch.zeros(1, 3, 32, 32))
     total = counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).total()
     return total * (height * width // 32**2) / 1e9
 
 
-@pytest.mark.parametrize(("depth", "arguments", "expected"), TRUNK)
+@pytest.mark.parametrize(("depth", "arguments", "expected"), deep_ones_are_long(TRUNK))
 def test_gmacs_of_the_trunk(depth, arguments, expected):
-    model = make_resnet(depth, norm="FrozenBN", freeze_at=2, **arguments)
+    with torch.device("meta"):
+        model = make_resnet(depth, norm="FrozenBN", freeze_at=2, **arguments)
     assert gmacs(model, 224, 224) == pytest.approx(expected, abs=6e-4)
 
 
-@pytest.mark.parametrize(("depth", "arguments", "expected"), PYRAMID)
+@pytest.mark.parametrize(("depth", "arguments", "expected"), deep_ones_are_long(PYRAMID))
 def test_gmacs_of_trunk_and_fpn(depth, arguments, expected):
-    backbone = make_resnet(depth, norm="FrozenBN", freeze_at=2, **arguments)
-    fpn = make_fpn(backbone, ("res2", "res3", "res4", "res5"))
+    with torch.device("meta"):
+        backbone = make_resnet(depth, norm="FrozenBN", freeze_at=2, **arguments)
+        fpn = make_fpn(backbone, ("res2", "res3", "res4", "res5"))
     assert gmacs(fpn, 800, 1344) == pytest.approx(expected, abs=6e-3)
 
 
@@ -96,6 +104,17 @@ def test_parts_add_up_to_the_whole(faster_costs):
     assert by_name["stem"].gmacs == pytest.approx(64 * 3 * 49 * 64 * 80 / 1e9, rel=0.05)
     assert by_name["ROI heads"].gmacs > 0.5, "the heads have proposals to work on"
     assert model.backbone.bottom_up.res2[0]._forward_hooks == {}
+
+
+def test_activations_are_those_that_fvcore_counts(faster_costs):
+    model, _ = faster_costs
+    image = torch.rand(3, 64, 96) * 255
+    (*_, total) = analyze_model(model, image, repeats=0)
+    with torch.no_grad():
+        adapted = TracingAdapter(model, [{"image": image, "height": 64, "width": 96}], allow_non_tensor=True)
+        counted = ActivationCountAnalysis(adapted, adapted.flattened_inputs)
+        counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        assert total.activations == counted.total() > 0
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,7 @@ from detectron2.data.detection_utils import read_image
 from detectron2.modeling import build_model
 from PIL import Image
 
-from resnet_det.engine import Predictor
-from resnet_det.engine.predictor import find_category_ids
+from resnet_det.engine.predictor import Predictor, find_category_ids
 from resnet_det.modeling.fast_poolers import FastROIAlign
 
 

@@ -13,7 +13,6 @@ from detectron2.modeling import build_model
 from resnet_det.benchmark.random_results import random_results
 from resnet_det.data import register_coco
 from resnet_det.engine import build_train_parser, train_or_evaluate
-from resnet_det.engine import run_report as engine_report
 from resnet_det.engine.run_report import write_run_reports
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -113,7 +112,7 @@ def test_a_report_that_fails_is_said_and_no_more(run_cfg, tmp_path, monkeypatch,
     def fail(*_, **__):
         raise ZeroDivisionError("planted")
 
-    monkeypatch.setattr(engine_report, "evaluate_files", fail)
+    monkeypatch.setattr("resnet_det.evaluation.files.evaluate_files", fail)
     write_run_reports(run_cfg, None)
     assert "could not be made; the results are not touched by that" in caplog.text
     assert "planted" in caplog.text

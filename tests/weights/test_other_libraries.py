@@ -92,7 +92,13 @@ def test_torchvision(name, tmp_path):
     compare(theirs, path, *TORCHVISION[name], [theirs.layer1, theirs.layer2, theirs.layer3, theirs.layer4])
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.long] * name.startswith(("resnet101", "resnet152", "resnet200")))
+        for name in TIMM
+    ],
+)
 def test_timm(name, tmp_path):
     theirs = timm.create_model(name).eval()
     randomise_(theirs)

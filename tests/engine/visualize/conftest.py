@@ -14,7 +14,7 @@ from detectron2.modeling import build_model
 from models import randomise_norms_
 
 from resnet_det import add_resnet_det_config
-from resnet_det.engine import build_visualize_parser, setup_visualize_cfg, visualize
+from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 

@@ -12,7 +12,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from resnet_det.data import register_coco
-from resnet_det.engine import build_visualize_parser, setup_visualize_cfg, visualize
+from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 from resnet_det.engine.visualize.results import draw_results
 from resnet_det.errors import InputError
 

@@ -16,7 +16,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from resnet_det import add_resnet_det_config
-from resnet_det.engine import Predictor
+from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize import draw_inputs, inputs, live, window
 from resnet_det.engine.visualize.filters import Filter, find_classes
 from resnet_det.engine.visualize.inputs import find_inputs
