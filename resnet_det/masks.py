@@ -101,7 +101,9 @@ class BoxMasks:
         return iter(self.masks)
 
     def __getitem__(self, item: slice | Sequence[int] | Sequence[bool]) -> BoxMasks:
-        chosen = np.arange(len(self.masks))[item if isinstance(item, slice) else np.asarray(item)]
+        if not isinstance(item, slice):
+            item = np.asarray(item) if len(item) else slice(0)
+        chosen = np.arange(len(self.masks))[item]
         return BoxMasks([self.masks[place] for place in chosen], self.height, self.width)
 
     def to_rle(self) -> Iterator[dict]:

@@ -17,6 +17,7 @@ from resnet_det.masks import BoxMask
 
 SAME = 0.5  # intersection over union from which two detections are of the same object
 PIECE = 0.5  # share of a cut detection that lies in a whole one, from which it is a piece of that
+DOUBT_PX = 2  # that a box may be wrong by, in pixels that the detector saw
 EDGE_SHARE = 0.02  # of a part's side: a box that ends so close to its border is cut by it
 
 
@@ -73,7 +74,7 @@ def concatenate(parts: Sequence[Found]) -> Found:
     )
 
 
-def merge(parts: Sequence[Found], regions: np.ndarray, height: int, width: int) -> Found:
+def merge(parts: Sequence[Found], regions: np.ndarray, pixels: np.ndarray, height: int, width: int) -> Found:
     """The objects of an image, best first.
 
     1. A detection that no inner border cuts is whole. The best one takes the place of all others of its class that are
@@ -82,11 +83,15 @@ def merge(parts: Sequence[Found], regions: np.ndarray, height: int, width: int) 
     3. Cut detections of one class that agree where two parts overlap are pieces of one object: their boxes and masks
        are united.
 
+    4. A whole detection that was seen from further away than its pieces gets their united box and mask, if these are as
+       far as it can tell the same.
+
     The score is the best of those of an object; keypoints are those of the detection that has it, or of the whole one.
 
     Args:
         parts: what was found in each region, in pixels of the image. Within one it is left as it is.
         regions: (n, 4) XYXY, whole numbers.
+        pixels: (n,) how many pixels of the image, along a side, one is that the detector saw.
         height, width: of the image.
     """
     found = concatenate(parts)
@@ -108,7 +113,7 @@ def merge(parts: Sequence[Found], regions: np.ndarray, height: int, width: int) 
     for place in order[cut[order]]:
         if owner[place] == place:
             _join_pieces(place, pairs, cut, owner)
-    return _unite(found, cut, owner)
+    return _unite(found, pixels[region], cut, owner)
 
 
 def find_cut(boxes: np.ndarray, regions: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -197,7 +202,7 @@ def _join_pieces(place: int, pairs: _Pairs, cut: np.ndarray, owner: np.ndarray) 
                 waiting.append(other)
 
 
-def _unite(found: Found, cut: np.ndarray, owner: np.ndarray) -> Found:
+def _unite(found: Found, pixels: np.ndarray, cut: np.ndarray, owner: np.ndarray) -> Found:
     """The detections that stand for an object; those that are cut, with the boxes and masks of all their pieces."""
     boxes, scores, masks = found.boxes.copy(), found.scores.copy(), None if found.masks is None else list(found.masks)
     kept = np.flatnonzero(owner == np.arange(len(owner)))
@@ -207,10 +212,14 @@ def _unite(found: Found, cut: np.ndarray, owner: np.ndarray) -> Found:
     for place, group in pieces.items():
         same_class = [member for member in group if found.classes[member] == found.classes[place]]
         scores[place] = found.scores[same_class].max()
-        if cut[place]:
-            boxes[place] = [*found.boxes[group, :2].min(0), *found.boxes[group, 2:].max(0)]
-            if masks is not None:
-                masks[place] = unite_masks([found.masks[member] for member in group])
+        if not cut[place]:
+            group = [member for member in same_class if cut[member] and pixels[member] < pixels[place]]
+        box = np.array([*found.boxes[group, :2].min(0), *found.boxes[group, 2:].max(0)]) if len(group) > 1 else None
+        if box is None or (not cut[place] and abs(box - found.boxes[place]).max() > DOUBT_PX * pixels[place]):
+            continue
+        boxes[place] = box
+        if masks is not None:
+            masks[place] = unite_masks([found.masks[member] for member in group])
     united = replace(found, boxes=boxes, scores=scores, masks=masks)
     return united.take(kept[np.argsort(-scores[kept], kind="stable")])
 

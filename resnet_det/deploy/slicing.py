@@ -15,7 +15,6 @@ logger = logging.getLogger(__name__)
 
 MIN_SHARED_PX = 16  # that neighbours overlap by, or a quarter of small ones: so pieces are told to be of one object
 
-
 Detect = Callable[[Sequence[np.ndarray]], Sequence[Found]]
 
 
@@ -70,7 +69,9 @@ class Slicing:
         if self.takes_whole:
             parts.append(leave_to_slices(self._detect_whole(image, detect), slices))
             regions = np.concatenate([slices, [[0, 0, width, height]]])
-        merged = merge(parts, regions, height, width)
+        sides = regions[:, 2:] - regions[:, :2]
+        pixels = np.array([height / self._see(height, width)[0] for width, height in sides])
+        merged = merge(parts, regions, pixels, height, width)
         if self.max_detections and len(merged) > self.max_detections:
             logger.warning(
                 "%d detections on an image: RESNET_DET.TEST.SLICE_DETECTIONS keeps the best %d",
@@ -82,14 +83,21 @@ class Slicing:
     def _detect_whole(self, image: np.ndarray, detect: Detect) -> Found:
         """On the image as small as the detector makes it, so that masks are not made in its full size."""
         height, width = image.shape[:2]
-        new_height, new_width = choose_size(height, width, self.shortest, self.longest)
-        if self.shortest == 0:
-            scale = self.size / max(height, width)
-            new_height, new_width = round(height * scale), round(width * scale)
-        if min(new_height, new_width) < 1 or new_height > height:
-            new_height, new_width = height, width
+        new_height, new_width = (
+            min(side, seen) for side, seen in zip(image.shape[:2], self._see(height, width), strict=True)
+        )
         (found,) = detect([resize(image, new_height, new_width)])
         return found.scaled_and_moved((width / new_width, height / new_height), (0, 0))
+
+    def _see(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width to which the detector resizes an image of this size; of a large one at most that of a slice
+        where it would resize none."""
+        if self.shortest:
+            seen = choose_size(height, width, self.shortest, self.longest)
+        else:
+            scale = min(1, self.size / max(height, width))
+            seen = round(height * scale), round(width * scale)
+        return max(seen[0], 1), max(seen[1], 1)
 
 
 def place_slices(height: int, width: int, size: int, overlap: float) -> np.ndarray:

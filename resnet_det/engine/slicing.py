@@ -61,10 +61,11 @@ class SlicedPredictor:
         return [self._run_sliced(image) if self.slicing.cuts(*image.shape[:2]) else next(outputs) for image in images]
 
     def _run_sliced(self, image: np.ndarray) -> dict[str, Any]:
-        found = self.slicing.detect(
-            image, lambda batch: [to_found(one["instances"]) for one in self.predictor.run(batch)]
-        )
+        found = self.slicing.detect(image, self._detect)
         return {"instances": to_instances(found, *image.shape[:2])}
+
+    def _detect(self, images: Sequence[np.ndarray]) -> list[Found]:
+        return [to_found(output["instances"]) for output in self.predictor.run(images)]
 
 
 class SlicingMapper:

@@ -25,7 +25,7 @@ Examples:
   photos and videos:    %(prog)s --config-file output/demo/config.yaml --input photos/ clip.mp4 --output drawn/
                             --opts MODEL.WEIGHTS output/demo/model_final.pth
   a camera:             %(prog)s --config-file ... --webcam --opts MODEL.WEIGHTS ...
-  large images:         %(prog)s --config-file ... --input aerial.tif --slice 640 --output drawn/ --opts MODEL.WEIGHTS ...
+  large images:         %(prog)s --config-file ... --input a.tif --slice 640 --output drawn/ --opts MODEL.WEIGHTS ...
   an exported model:    %(prog)s --exported exported/ --input photos/ --output drawn/
   saved results:        %(prog)s --results results.json --annotations val.json --images val/ --output beside/
   the training data:    %(prog)s --config-file ... --dataset resnet_det_demo_train --output data/
@@ -119,8 +119,8 @@ def build_visualize_parser() -> argparse.ArgumentParser:
         "--slice",
         type=int,
         metavar="PIXELS",
-        help="cut images with a side of more pixels into slices of that size, which go through the model each by itself "
-        "and whose objects are merged (RESNET_DET.TEST.SLICE; default: off)",
+        help="cut images with a side of more pixels into slices of that size, which go through the model each by "
+        "itself, --batch-size together; what is found is merged (RESNET_DET.TEST.SLICE; default: off)",
     )
     more.add_argument(
         "--overlap", type=float, metavar="SHARE", help="of a slice that the next one shows, too (default: 0.2)"
