@@ -18,7 +18,7 @@ from resnet_det.masks import BoxMask
 SAME = 0.5  # intersection over union from which two detections are of the same object
 PIECE = 0.5  # share of a cut detection that lies in a whole one, from which it is a piece of that
 DOUBT_PX = 2  # that a box may be wrong by, in pixels that the detector saw
-EDGE_SHARE = 0.02  # of a part's side: a box that ends so close to its border is cut by it
+EDGE_SHARE = 0.01  # of a part's side: a box that ends so close to its border is cut by it
 
 
 @dataclass(frozen=True, eq=False)
