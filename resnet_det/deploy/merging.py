@@ -96,7 +96,7 @@ def merge(parts: Sequence[Found], regions: np.ndarray, pixels: np.ndarray, heigh
     """
     found = concatenate(parts)
     region = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    cut = find_cut(found.boxes, regions[region], height, width)
+    cut, seen = find_cut(found.boxes, regions[region], height, width), pixels[region]
     pairs = _Pairs(found, region, regions, cut)
     owner = np.arange(len(found))  # of each detection: the one that stands for its object
     order = np.argsort(-found.scores, kind="stable")
@@ -112,8 +112,8 @@ def merge(parts: Sequence[Found], regions: np.ndarray, pixels: np.ndarray, heigh
             owner[place] = max(holders, key=lambda other: found.scores[other], default=place)
     for place in order[cut[order]]:
         if owner[place] == place:
-            _join_pieces(place, pairs, cut, owner)
-    return _unite(found, pixels[region], cut, owner)
+            _join_pieces(place, pairs, seen, owner)
+    return _unite(found, seen, cut, owner)
 
 
 def find_cut(boxes: np.ndarray, regions: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -135,10 +135,9 @@ class _Pairs:
         if found.masks is not None:
             self._areas = np.array([mask.area() for mask in found.masks])
         for first in range(len(regions)):
-            for second in range(first + 1, len(regions)):
-                shared = _intersect(regions[first], regions[second])
-                if (shared[2:] > shared[:2]).all() and len(members[first]) and len(members[second]):
-                    self._compare(members[first], members[second], shared)
+            shared = _intersect(regions[first], regions[first + 1 :])
+            for second in np.flatnonzero((shared[:, 2:] > shared[:, :2]).all(1)):
+                self._compare(members[first], members[first + 1 + second], shared[second])
 
     def same_object(self, place: int) -> list[int]:
         """Those of the class of ``place`` that are of its object."""
@@ -192,14 +191,17 @@ def _to_pixels(box: np.ndarray) -> list[int]:
     return [*np.floor(box[:2]).astype(int).tolist(), *np.ceil(box[2:]).astype(int).tolist()]
 
 
-def _join_pieces(place: int, pairs: _Pairs, cut: np.ndarray, owner: np.ndarray) -> None:
-    """Give ``place`` all cut detections that it is of the same object with, directly or by way of others."""
-    waiting = [place]
-    while waiting:
-        for other in pairs.same_object(waiting.pop()):
-            if cut[other] and owner[other] == other and other != place:
-                owner[other] = place
-                waiting.append(other)
+def _join_pieces(place: int, pairs: _Pairs, seen: np.ndarray, owner: np.ndarray) -> None:
+    """Give all cut detections that agree with ``place``, directly or by way of others, one owner: ``place``, or a whole
+    one seen from further away that has some of them; that one cannot tell where exactly it ends."""
+    classes, group, holder = pairs.found.classes, [place], place
+    for piece in group:
+        for other in pairs.same_object(piece):
+            if pairs.cut[other] and owner[other] == other and other not in group:
+                group.append(other)
+            elif seen[owner[other]] > seen[piece] and classes[owner[other]] == classes[place]:
+                holder = owner[other]
+    owner[group] = holder
 
 
 def _unite(found: Found, pixels: np.ndarray, cut: np.ndarray, owner: np.ndarray) -> Found:

@@ -70,7 +70,7 @@ class Slicing:
             parts.append(leave_to_slices(self._detect_whole(image, detect), slices))
             regions = np.concatenate([slices, [[0, 0, width, height]]])
         sides = regions[:, 2:] - regions[:, :2]
-        pixels = np.array([height / self._see(height, width)[0] for width, height in sides])
+        pixels = np.array([max(height, width) / max(self._see(height, width)) for width, height in sides])
         merged = merge(parts, regions, pixels, height, width)
         if self.max_detections and len(merged) > self.max_detections:
             logger.warning(

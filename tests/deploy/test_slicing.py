@@ -193,6 +193,14 @@ def test_keypoints_are_those_of_the_best_piece_in_pixels_of_the_image():
     assert found.keypoints[0].tolist() == [[(left + right) / 2, 30, 1]]
 
 
+@pytest.mark.parametrize("height", [1, 5])
+@pytest.mark.parametrize("shortest", [0, 80])
+def test_a_very_thin_image(height, shortest):
+    image = draw(height, 900, (0, 0, 9, height), (55, 0, 75, height), (100, 0, 300, height))
+    found = Slicing(64, 0.2, shortest=shortest, longest=100).detect(image, KnowingDetector([0, 0, 1]))
+    check(image, found, [1, 2, 3], [0, 0, 1])
+
+
 def test_empty_images_and_slices_give_nothing():
     found = Slicing(64, 0.2).detect(draw(100, 300), KnowingDetector([0]))
     assert (len(found), found.boxes.shape, found.masks) == (0, (0, 4), [])
