@@ -54,7 +54,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.SLICE = 0
     # Share of a slice that the next one shows, too, at least.
     defaults.RESNET_DET.TEST.SLICE_OVERLAP = 0.2
-    # Whether the whole image goes through the model, too, for objects that no slice holds.
+    # Whether the whole image goes through the model, too, for objects longer than a slice.
     defaults.RESNET_DET.TEST.SLICE_WHOLE = True
     # Detections that an image in slices may have; TEST.DETECTIONS_PER_IMAGE holds for each slice. 0: any number.
     defaults.RESNET_DET.TEST.SLICE_DETECTIONS = 10000

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from resnet_det.masks import BoxMask
+from resnet_det.masks import BoxMask, cut_out
 
 SAME = 0.5  # intersection over union from which two detections are of the same object
 PIECE = 0.5  # share of a cut detection that lies in a whole one, from which it is a piece of that
@@ -79,10 +79,10 @@ def merge(parts: Sequence[Found], regions: np.ndarray, pixels: np.ndarray, heigh
 
     1. A detection that no inner border cuts is whole. The best one takes the place of all others of its class that are
        of the same object, cut ones too.
-    2. A cut detection that lies in a whole one of its class, or of any class with a higher score, is a piece of it.
+    2. A cut detection that lies in a whole one of its class, or of any class with a higher score, is a piece of it, if
+       that one was not seen from further away.
     3. Cut detections of one class that agree where two parts overlap are pieces of one object: their boxes and masks
        are united.
-
     4. A whole detection that was seen from further away than its pieces gets their united box and mask, if these are as
        far as it can tell the same.
 
@@ -109,6 +109,7 @@ def merge(parts: Sequence[Found], regions: np.ndarray, pixels: np.ndarray, heigh
     for place in order[cut[order]]:
         if owner[place] == place:
             holders = [other for other in pairs.holders(place) if not cut[other] and owner[other] == other]
+            holders = [other for other in holders if seen[other] <= seen[place]]
             owner[place] = max(holders, key=lambda other: found.scores[other], default=place)
     for place in order[cut[order]]:
         if owner[place] == place:
@@ -220,8 +221,9 @@ def _unite(found: Found, pixels: np.ndarray, cut: np.ndarray, owner: np.ndarray)
         if box is None or (not cut[place] and abs(box - found.boxes[place]).max() > DOUBT_PX * pixels[place]):
             continue
         boxes[place] = box
-        if masks is not None:
+        if masks is not None:  # which are more exact than boxes of pieces
             masks[place] = unite_masks([found.masks[member] for member in group])
+            boxes[place] = find_bounds(masks[place], default=box)
     united = replace(found, boxes=boxes, scores=scores, masks=masks)
     return united.take(kept[np.argsort(-scores[kept], kind="stable")])
 
@@ -237,6 +239,12 @@ def unite_masks(masks: Sequence[BoxMask]) -> BoxMask:
         x0, y0 = max(x0, left), max(y0, top)
         cells[y0 - top : y1 - top, x0 - left : x1 - left] |= mask.crop(x0, y0, max(x0, x1), max(y0, y1))
     return BoxMask(cells, box)
+
+
+def find_bounds(mask: BoxMask, default: np.ndarray) -> np.ndarray:
+    """The box of what a mask in whole pixels has anything in, XYXY; ``default`` if that is nothing."""
+    inside = cut_out(mask.cells)
+    return inside.box + np.tile(mask.box[:2], 2) if inside.cells.size else default
 
 
 def _intersect(first: np.ndarray, second: np.ndarray) -> np.ndarray:

@@ -25,7 +25,8 @@ class Slicing:
     Attributes:
         size: height and width of a slice in pixels of the image.
         overlap: share of it that neighbouring slices have in common, at least.
-        takes_whole: whether the image goes through the detector as a whole, too, for objects that no slice holds.
+        takes_whole: whether the image goes through the detector as a whole, too, for objects longer than a slice; all
+            others the slices show larger.
         batch_size: slices that go through together.
         max_detections: of an image; 0: any number.
         slice_limit: detections that the detector gives at most; 0: not known.
@@ -67,7 +68,9 @@ class Slicing:
             )  # fmt: skip
         regions = slices
         if self.takes_whole:
-            parts.append(leave_to_slices(self._detect_whole(image, detect), slices))
+            found = self._detect_whole(image, detect)
+            sides = found.boxes[:, 2:] - found.boxes[:, :2]
+            parts.append(found.take(np.flatnonzero(sides.max(1) > self.size)))
             regions = np.concatenate([slices, [[0, 0, width, height]]])
         sides = regions[:, 2:] - regions[:, :2]
         pixels = np.array([max(height, width) / max(self._see(height, width)) for width, height in sides])
@@ -113,11 +116,3 @@ def _starts(length: int, size: int, overlap: float) -> list[int]:
     shared = min(max(round(size * overlap), min(MIN_SHARED_PX, size // 4)), size - 1)
     count = -(-(length - shared) // (size - shared))
     return np.linspace(0, length - size, count).astype(int).tolist()
-
-
-def leave_to_slices(found: Found, slices: np.ndarray) -> Found:
-    """Those of ``found`` on the whole image that lie in none of the ``slices``, which show all others larger."""
-    fits = np.zeros(len(found), bool)
-    for box in slices:
-        fits |= (found.boxes[:, :2] >= box[:2]).all(1) & (found.boxes[:, 2:] <= box[2:]).all(1)
-    return found.take(np.flatnonzero(~fits))

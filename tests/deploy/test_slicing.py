@@ -148,7 +148,7 @@ def test_a_piece_taken_for_another_class_is_left_out():
     check(image, found, [1], [0])
 
 
-def test_the_whole_image_is_asked_for_what_no_slice_holds():
+def test_the_whole_image_is_asked_for_what_is_longer_than_a_slice():
     image = draw(128, 256, (4, 4, 250, 120), (6, 6, 20, 20))
 
     class Far(KnowingDetector):
@@ -164,7 +164,7 @@ def test_the_whole_image_is_asked_for_what_no_slice_holds():
     check(image, found, [1, 2], [0, 1])
 
 
-def test_what_no_slice_holds_is_found_on_the_whole_alone():
+def test_what_slices_do_not_know_is_found_on_the_whole_alone():
     """A detector that knows an object only when it sees its border all around."""
     image = draw(300, 400, (30, 30, 330, 250))
 
