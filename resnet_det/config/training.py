@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW")}
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "OneCycleLR")
+MIN_SLICE_PX = 32
 LOGGERS = ("wandb", "mlflow")
 
 # How models are prepared for evaluation: resnet_det.prepare_for_inference's dtype, with "openvino-" its backend.
@@ -96,6 +97,8 @@ def check_sliced_tests(cfg: CfgNode) -> list[str]:
     if not cfg.RESNET_DET.TEST.SLICE:
         return []
     model, wrong = cfg.MODEL, []
+    if 0 < cfg.RESNET_DET.TEST.SLICE < MIN_SLICE_PX:
+        return [f"RESNET_DET.TEST.SLICE is {cfg.RESNET_DET.TEST.SLICE}; 0 or at least {MIN_SLICE_PX} would be right"]
     if model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor", "ProposalNetwork"):
         wrong.append(f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}")
     wrong += ["MODEL.LOAD_PROPOSALS"] * model.LOAD_PROPOSALS + ["TEST.AUG.ENABLED"] * cfg.TEST.AUG.ENABLED

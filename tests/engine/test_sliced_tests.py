@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import cv2
 import numpy as np
@@ -24,7 +25,7 @@ from resnet_det.engine import (
     visualize,
 )
 from resnet_det.engine.exported import ExportedPredictor
-from resnet_det.engine.slicing import SlicedPredictor
+from resnet_det.engine.slicing import SlicedPredictor, build_test_mapper
 from resnet_det.errors import InputError
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -135,6 +136,14 @@ def test_results_are_the_same_where_no_image_is_larger(make_args, default_cfg, t
     assert len(json.loads(rows[0])) > 20
 
 
+def test_workers_take_the_mapper(default_cfg, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((40, 90, 3), 7, np.uint8))
+    default_cfg.RESNET_DET.TEST.SLICE = 64
+    mapper = pickle.loads(pickle.dumps(build_test_mapper(default_cfg)))
+    for size in ({}, {"height": 40, "width": 90}):
+        assert mapper({"file_name": str(tmp_path / "a.png"), **size})["image"].shape == (3, 40, 90)
+
+
 class FakePredictor:
     class_names, category_ids, stuff_names, skeleton = ["cat"], [1], (), None
 
@@ -192,6 +201,7 @@ def test_what_does_not_go_with_slices_is_told(default_cfg, opts, message):
         (["--input", "x", "--features", "--slice", "64"], "--slice goes with .*, and not with --features"),
         (["--input", "x", "--overlap", "0.1"], "--overlap goes with --slice"),
         (["--input", "x", "--slice", "-1"], "RESNET_DET.TEST.SLICE is -1"),
+        (["--input", "x", "--slice", "8"], "RESNET_DET.TEST.SLICE is 8; 0 or at least 32"),
         (["--input", "x", "--slice", "64", "--overlap", "1"], "RESNET_DET.TEST.SLICE_OVERLAP is 1"),
     ],
 )
