@@ -8,7 +8,12 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from resnet_det.config.resnet import read_resnet_spec
-from resnet_det.config.training import check_augmentation_keys, check_augmented_tests, check_training_keys
+from resnet_det.config.training import (
+    check_augmentation_keys,
+    check_augmented_tests,
+    check_sliced_tests,
+    check_training_keys,
+)
 from resnet_det.errors import InputError
 
 PLAIN_BACKBONE = "build_resnet_det_backbone"
@@ -44,6 +49,7 @@ def check_cfg(cfg: CfgNode) -> list[str]:
     problems += check_training_keys(cfg)
     problems += check_augmentation_keys(cfg)
     problems += check_augmented_tests(cfg)
+    problems += check_sliced_tests(cfg)
     outputs = backbone_outputs(cfg)
     if outputs is None:
         return problems

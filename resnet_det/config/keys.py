@@ -49,6 +49,15 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
+    # Images with a side of more pixels than this are cut into square slices of that size, which go through the model
+    # each by itself (in batches of BATCH_SIZE), in evaluation and pictures; 0: off. What is found is merged.
+    defaults.RESNET_DET.TEST.SLICE = 0
+    # Share of a slice that the next one shows, too, at least.
+    defaults.RESNET_DET.TEST.SLICE_OVERLAP = 0.2
+    # Whether the whole image goes through the model, too, for objects longer than a slice.
+    defaults.RESNET_DET.TEST.SLICE_WHOLE = True
+    # Detections that an image in slices may have; TEST.DETECTIONS_PER_IMAGE holds for each slice. 0: any number.
+    defaults.RESNET_DET.TEST.SLICE_DETECTIONS = 10000
     # Evaluate in the precision of training (SOLVER.AMP), while training too.
     defaults.RESNET_DET.TEST.AMP = False
     # Whether each evaluation writes the losses on the first of DATASETS.TEST, too.

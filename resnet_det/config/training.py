@@ -7,6 +7,7 @@ from detectron2.config import CfgNode
 TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW")}
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "OneCycleLR")
+MIN_SLICE_PX = 32
 LOGGERS = ("wandb", "mlflow")
 
 # How models are prepared for evaluation: resnet_det.prepare_for_inference's dtype, with "openvino-" its backend.
@@ -49,6 +50,9 @@ def check_training_keys(cfg: CfgNode) -> list[str]:
         ("RESNET_DET.TEST.BATCH_SIZE", test.BATCH_SIZE, 1, None),
         ("RESNET_DET.TEST.MAX_IMAGES", test.MAX_IMAGES, 0, None),
         ("RESNET_DET.TEST.CALIBRATION_IMAGES", test.CALIBRATION_IMAGES, 1, None),
+        ("RESNET_DET.TEST.SLICE", test.SLICE, 0, None),
+        ("RESNET_DET.TEST.SLICE_OVERLAP", test.SLICE_OVERLAP, 0, 0.9),
+        ("RESNET_DET.TEST.SLICE_DETECTIONS", test.SLICE_DETECTIONS, 0, None),
     ]
     for key, value, low, high in values:
         if value < low or (high is not None and value > high):
@@ -86,6 +90,21 @@ def check_augmented_tests(cfg: CfgNode) -> list[str]:
             "it to False"
         ]
     return []
+
+
+def check_sliced_tests(cfg: CfgNode) -> list[str]:
+    """Problems of RESNET_DET.TEST.SLICE, which is for models that find objects in an image alone."""
+    if not cfg.RESNET_DET.TEST.SLICE:
+        return []
+    model, wrong = cfg.MODEL, []
+    if 0 < cfg.RESNET_DET.TEST.SLICE < MIN_SLICE_PX:
+        return [f"RESNET_DET.TEST.SLICE is {cfg.RESNET_DET.TEST.SLICE}; 0 or at least {MIN_SLICE_PX} would be right"]
+    if model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor", "ProposalNetwork"):
+        wrong.append(f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}")
+    wrong += ["MODEL.LOAD_PROPOSALS"] * model.LOAD_PROPOSALS + ["TEST.AUG.ENABLED"] * cfg.TEST.AUG.ENABLED
+    if not wrong:
+        return []
+    return [f"RESNET_DET.TEST.SLICE does not go with {' and '.join(wrong)}: set it to 0"]
 
 
 def check_augmentation_keys(cfg: CfgNode) -> list[str]:

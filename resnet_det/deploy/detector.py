@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from resnet_det.deploy.pixels import choose_size, encode_rle, heatmaps_to_keypoints, paste_mask, resize
+from resnet_det.deploy.pixels import choose_size, heatmaps_to_keypoints, resize
 from resnet_det.deploy.runtimes import find_file, load_network
 from resnet_det.errors import InputError
+from resnet_det.masks import BoxMask, BoxMasks
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,12 +47,21 @@ class Detections:
     def has_masks(self) -> bool:
         return self.box_masks is not None
 
-    def iterate_masks(self, threshold: float = 0.5) -> Iterator[np.ndarray]:
-        """The mask of each detection, (height, width) bool, made one after the other."""
+    @property
+    def masks(self) -> BoxMasks:
+        """The masks in their boxes, which need little memory.
+
+        Raises:
+            InputError: there are none.
+        """
         if self.box_masks is None:
             raise InputError("this detector finds no masks")
-        for mask, box in zip(self.box_masks, self.boxes, strict=True):
-            yield paste_mask(mask, box, self.height, self.width, threshold)
+        return BoxMasks(list(map(BoxMask, self.box_masks, self.boxes)), self.height, self.width)
+
+    def iterate_masks(self, threshold: float = 0.5) -> Iterator[np.ndarray]:
+        """The mask of each detection, (height, width) bool, made one after the other."""
+        for mask in self.masks:
+            yield mask.paste(self.height, self.width, threshold)
 
     def make_masks(self, threshold: float = 0.5) -> np.ndarray:
         """All masks, (n, height, width) bool."""
@@ -66,8 +76,8 @@ class Detections:
             for category_id, box, score in zip(self.category_ids, corners, self.scores.tolist(), strict=True)
         ]
         if self.has_masks:
-            for entry, mask in zip(entries, self.iterate_masks(), strict=True):
-                entry["segmentation"] = encode_rle(mask)
+            for entry, runs in zip(entries, self.masks.to_rle(), strict=True):
+                entry["segmentation"] = runs
         if self.keypoints is not None:
             for entry, keypoints in zip(entries, self.keypoints, strict=True):
                 # COCO's pixels have their centres at whole numbers, as Detectron2's evaluator knows.

@@ -1,4 +1,4 @@
-"""What surrounds a network, in NumPy and OpenCV alone: resizing before it, masks and keypoints after it."""
+"""What surrounds a network, in NumPy and OpenCV alone: resizing before it, keypoints after it."""
 
 from __future__ import annotations
 
@@ -47,47 +47,6 @@ def _resize_rows(image: np.ndarray, new_size: int) -> np.ndarray:
     for tap, weight in zip(taps.clip(max=size - 1).T, weights.T, strict=True):
         total += weight.reshape(-1, *[1] * (image.ndim - 1)) * image[tap]
     return np.clip(np.floor(total / 2**PRECISION_BITS), 0, 255).astype(np.uint8)
-
-
-def paste_mask(mask: np.ndarray, box: np.ndarray, height: int, width: int, threshold: float = 0.5) -> np.ndarray:
-    """``mask`` (S, S) of probabilities in ``box`` XYXY as pixels of the whole image, (height, width) bool.
-
-    As Detectron2 pastes it: bilinear between the centres of the mask's cells, zero beyond.
-    """
-    pasted = np.zeros((height, width), bool)
-    left, top = np.maximum(np.floor(box[:2]).astype(int) - 1, 0)
-    right, bottom = np.minimum(np.ceil(box[2:]).astype(int) + 1, (width, height))
-    if right <= left or bottom <= top:
-        return pasted
-    across = _weigh_cells(left, right, box[0], box[2], mask.shape[1])
-    down = _weigh_cells(top, bottom, box[1], box[3], mask.shape[0])
-    pasted[top:bottom, left:right] = down @ mask.astype(np.float32) @ across.T >= threshold
-    return pasted
-
-
-def _weigh_cells(start: int, stop: int, low: float, high: float, cells: int) -> np.ndarray:
-    """What each cell between ``low`` and ``high`` counts in pixels ``start`` to ``stop``: (stop - start, cells)."""
-    place = (np.arange(start, stop) + 0.5 - low) / (high - low) * cells - 0.5
-    return np.clip(1 - np.abs(place[:, None] - np.arange(cells)), 0, None).astype(np.float32)
-
-
-def encode_rle(mask: np.ndarray) -> dict:
-    """``mask`` (H, W) bool as COCO's compressed RLE: runs down the columns, counts in base 32 with differences."""
-    flat = np.asfortranarray(mask).reshape(-1, order="F")
-    ends = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    runs = np.diff(np.concatenate([[0], ends, [flat.size]])).tolist()
-    if flat.size and flat[0]:
-        runs.insert(0, 0)
-    characters = []
-    for index, run in enumerate(runs):
-        value = run - runs[index - 2] if index > 2 else run
-        while True:
-            low, value = value & 31, value >> 5
-            is_last = value == -1 if low & 16 else value == 0
-            characters.append(chr(low + 48 if is_last else low + 80))
-            if is_last:
-                break
-    return {"size": [int(side) for side in mask.shape], "counts": "".join(characters)}
 
 
 def heatmaps_to_keypoints(heatmaps: np.ndarray, boxes: np.ndarray) -> np.ndarray:

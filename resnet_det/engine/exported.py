@@ -45,7 +45,7 @@ def make_instances(found: Detections) -> Instances:
     instances.scores = torch.from_numpy(found.scores)
     instances.pred_classes = torch.from_numpy(found.classes)
     if found.has_masks:
-        instances.pred_masks = torch.from_numpy(found.make_masks())
+        instances.pred_masks = found.masks
     if found.keypoints is not None:
         instances.pred_keypoints = torch.from_numpy(found.keypoints)
     return instances

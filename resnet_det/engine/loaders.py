@@ -16,6 +16,7 @@ from resnet_det.data.loading.fit import needed_tasks
 from resnet_det.data.loading.loader import ListLoader, category_repeat_factors, make_train_loader
 from resnet_det.data.loading.serialized import SerializedDicts
 from resnet_det.data.mapping.mapper import Mapper, build_mapper, complete_labels, make_mapper
+from resnet_det.engine.slicing import build_test_mapper
 
 
 def load_train_dicts(cfg: CfgNode) -> SerializedDicts:
@@ -69,13 +70,13 @@ _kept_loaders: dict[int, dict[str, DataLoader]] = {}
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """This process's share of the images to evaluate on, in batches of RESNET_DET.TEST.BATCH_SIZE."""
     if not (cfg.RESNET_DET.DATA.PERSISTENT_WORKERS and cfg.DATALOADER.NUM_WORKERS):
-        return _make_test_loader(cfg, name, build_mapper(cfg, False))
+        return _make_test_loader(cfg, name, build_test_mapper(cfg))
     if id(cfg) not in _kept_loaders:
         _kept_loaders[id(cfg)] = {}
         weakref.finalize(cfg, _kept_loaders.pop, id(cfg))
     kept = _kept_loaders[id(cfg)]
     if name not in kept:
-        kept[name] = _make_test_loader(cfg, name, build_mapper(cfg, False))
+        kept[name] = _make_test_loader(cfg, name, build_test_mapper(cfg))
     return kept[name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -38,6 +39,7 @@ from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.model_setup import compile_backbone_, share_among_processes, use_deterministic_algorithms
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
 from resnet_det.engine.resuming import read_fixed_settings
+from resnet_det.engine.slicing import slice_as_configured
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.step import TrainStep
 from resnet_det.engine.writers import build_writers, shows_progress
@@ -166,6 +168,13 @@ class Trainer(TrainingRun, DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, *, seed: int = 0, start_step: int = 0) -> DataLoader:
         return build_train_loader(cfg, seed=seed, start_step=start_step)
+
+    @classmethod
+    def test(
+        cls, cfg: CfgNode, model: nn.Module, evaluators: Sequence[DatasetEvaluator] | None = None
+    ) -> OrderedDict[str, Any]:
+        """DefaultTrainer's; with RESNET_DET.TEST.SLICE large images go through the model in slices."""
+        return super().test(cfg, slice_as_configured(cfg, model), evaluators)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:

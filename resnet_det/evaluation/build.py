@@ -27,6 +27,8 @@ from resnet_det.evaluation.evaluator import FastCOCOEvaluator
 from resnet_det.evaluation.limits import MAX_DETECTIONS
 from resnet_det.evaluation.panoptic import PanopticEvaluator
 
+ANY_NUMBER = 1_000_000  # of detections that count
+
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None = None) -> DatasetEvaluator:
     """The evaluators for the format of a data set; they write to ``output_folder`` (see :func:`inference_folder`).
@@ -89,7 +91,9 @@ def list_metrics(cfg: CfgNode) -> list[str] | None:
 def find_max_detections(cfg: CfgNode) -> int | None:
     """How many detections of an image and class count: as many as the model gives, and not less than COCO's limit,
     which None stands for."""
-    most = cfg.TEST.DETECTIONS_PER_IMAGE
+    most, test = cfg.TEST.DETECTIONS_PER_IMAGE, cfg.RESNET_DET.TEST
+    if test.SLICE:
+        most = max(most, test.SLICE_DETECTIONS or ANY_NUMBER)
     return most if most > MAX_DETECTIONS["bbox"] else None
 
 

@@ -15,7 +15,6 @@ import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.datasets.coco import convert_to_coco_dict
 from detectron2.evaluation import DatasetEvaluator
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.utils import comm
 
 from resnet_det.data.coco import CocoData, judge_content, read_coco
@@ -23,6 +22,7 @@ from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.instances import make_results
 from resnet_det.evaluation.limits import find_limit_cost, resolve_limit
 from resnet_det.evaluation.text import format_classes, format_metrics
 
@@ -64,7 +64,7 @@ class FastCOCOEvaluator(DatasetEvaluator):
     def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
         for image, output in zip(inputs, outputs, strict=True):
             if "instances" in output:
-                instances = instances_to_coco_json(output["instances"].to("cpu"), image["image_id"])
+                instances = make_results(output["instances"].to("cpu"), image["image_id"])
                 self._predictions.append({"image_id": image["image_id"], "instances": instances})
 
     def evaluate(self) -> OrderedDict[str, dict[str, float]]:

@@ -11,6 +11,7 @@ import pycocotools.mask as mask_util
 import supervision as sv
 from detectron2.structures import BoxMode, Instances
 
+from resnet_det.masks import BoxMask, BoxMasks
 from resnet_det.visualization.skeleton import NO_SKELETON, Skeleton, draw_keypoints_
 
 KEYPOINT_THRESHOLD = 0.05  # keypoint scores below this are not shown (Detectron2's value)
@@ -28,20 +29,25 @@ def detections_from_instances(instances: Instances, min_score: float = 0.0) -> s
     """Predictions of a Detectron2 model (on the CPU) with at least ``min_score``, best first.
 
     Keypoints, where there are any, are in ``data["keypoints"]``: (n, k, 3) with x, y in pixels and 1 for shown or 0.
+    Masks that are in their boxes stay so, in ``data["masks"]``.
     """
     scores = instances.scores.numpy()
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= min_score]
     is_sorted = np.array_equal(order, np.arange(len(order)))  # as a model has it; then no masks are copied
     instances = instances[: len(order)] if is_sorted else instances[order.tolist()]
-    data = {}
+    data, masks = {}, None
+    if instances.has("pred_masks") and isinstance(instances.pred_masks, BoxMasks):
+        data["masks"] = list(instances.pred_masks)
+    elif instances.has("pred_masks"):
+        masks = instances.pred_masks.numpy().astype(bool, copy=False)
     if instances.has("pred_keypoints"):
         keypoints = instances.pred_keypoints.numpy().copy()
         keypoints[:, :, 2] = keypoints[:, :, 2] > KEYPOINT_THRESHOLD
         data["keypoints"] = keypoints
     return sv.Detections(
         xyxy=instances.pred_boxes.tensor.numpy(),
-        mask=instances.pred_masks.numpy().astype(bool, copy=False) if instances.has("pred_masks") else None,
+        mask=masks,
         confidence=instances.scores.numpy(),
         class_id=instances.pred_classes.numpy(),
         data=data,
@@ -115,10 +121,10 @@ def draw_labelled(
     canvas = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) if scale > 1 else image.copy()
     if not len(detections):
         return canvas
-    detections = _scaled(detections, scale)
+    detections = _scaled(detections, scale, image.shape[:2])
     thickness = sv.calculate_optimal_line_thickness((canvas.shape[1], canvas.shape[0]))
-    if detections.mask is not None:
-        draw_masks_(canvas, detections.mask, [palette.by_idx(class_id).as_bgr() for class_id in detections.class_id])
+    masks = detections.mask if detections.mask is not None else detections.data.get("masks", ())
+    draw_masks_(canvas, masks, [palette.by_idx(class_id).as_bgr() for class_id in detections.class_id])
     canvas = sv.BoxAnnotator(color=palette, thickness=thickness).annotate(canvas, detections)
     draw_keypoints_(canvas, detections.data.get("keypoints", ()), skeleton, thickness=max(2, thickness))
     draw_labels_(canvas, detections, labels, palette)
@@ -158,7 +164,9 @@ def _text_colour(ground: sv.Color) -> sv.Color:
     return sv.Color.BLACK if 0.299 * ground.r + 0.587 * ground.g + 0.114 * ground.b > 110 else sv.Color.WHITE
 
 
-def draw_masks_(canvas: np.ndarray, masks: np.ndarray, colours: Sequence[tuple[int, int, int]]) -> None:
+def draw_masks_(
+    canvas: np.ndarray, masks: np.ndarray | Sequence[BoxMask], colours: Sequence[tuple[int, int, int]]
+) -> None:
     """Blend ``canvas`` with masks, smaller ones on top of larger ones, and draw their outlines.
 
     Why not supervision's MaskAnnotator and PolygonAnnotator: they go over the whole picture several times for each
@@ -166,16 +174,16 @@ def draw_masks_(canvas: np.ndarray, masks: np.ndarray, colours: Sequence[tuple[i
 
     Args:
         canvas: (H, W, 3) uint8.
-        masks: (N, H, W) bool.
+        masks: (N, H, W) bool, or N in their boxes.
         colours: of the masks, in the order of the channels.
     """
+    if not len(masks):
+        return
     places = []
     for index, mask in enumerate(masks):
-        pixels = mask.view(np.uint8)
-        x, y, width, height = cv2.boundingRect(pixels)
-        if width == 0:
+        cut, x, y = _cut_out(mask, *canvas.shape[:2])
+        if not cut.size:
             continue
-        cut = pixels[y : y + height, x : x + width]
         contours, _ = cv2.findContours(cut, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE, offset=(x, y))
         places.append((cv2.countNonZero(cut), index, contours))
     places.sort(key=lambda place: -place[0])
@@ -187,14 +195,35 @@ def draw_masks_(canvas: np.ndarray, masks: np.ndarray, colours: Sequence[tuple[i
         cv2.polylines(canvas, contours, isClosed=True, color=colours[index], thickness=1)
 
 
-def _scaled(detections: sv.Detections, scale: int) -> sv.Detections:
+def _cut_out(mask: np.ndarray | BoxMask, height: int, width: int) -> tuple[np.ndarray, int, int]:
+    """What a mask of an image of this size has anything in, as uint8, and its x and y."""
+    if isinstance(mask, BoxMask):
+        left, top, right, bottom = mask.window(height, width)
+        return mask.crop(left, top, right, bottom).view(np.uint8), left, top
+    pixels = mask.view(np.uint8)
+    x, y, width, height = cv2.boundingRect(pixels)
+    return pixels[y : y + height, x : x + width], x, y
+
+
+def _scaled(detections: sv.Detections, scale: int, size: tuple[int, int]) -> sv.Detections:
+    """Of an image whose height and width were ``size``."""
     if scale == 1:
         return detections
     mask = detections.mask
     if mask is not None:
         mask = mask.repeat(scale, axis=1).repeat(scale, axis=2)
-    data = {key: value * np.array([scale, scale, 1]) for key, value in detections.data.items()}
+    data = dict(detections.data)
+    if "keypoints" in data:
+        data["keypoints"] = data["keypoints"] * np.array([scale, scale, 1])
+    if "masks" in data:
+        data["masks"] = [_enlarged(one, scale, *size) for one in data["masks"]]
     return sv.Detections(detections.xyxy * scale, mask, detections.confidence, detections.class_id, data=data)
+
+
+def _enlarged(mask: BoxMask, scale: int, height: int, width: int) -> BoxMask:
+    """Its pixels in an image of this size, each ``scale`` times as large."""
+    box = mask.window(height, width)
+    return BoxMask(mask.crop(*box).repeat(scale, axis=0).repeat(scale, axis=1), np.array(box, float) * scale)
 
 
 def side_by_side(panels: Mapping[str, np.ndarray], columns: int | None = None) -> np.ndarray:

@@ -11,7 +11,8 @@ from detectron2.layers import paste_masks_in_image
 from detectron2.structures import keypoints
 from PIL import Image
 
-from resnet_det.deploy.pixels import choose_size, encode_rle, heatmaps_to_keypoints, paste_mask, resize
+from resnet_det.deploy.pixels import choose_size, heatmaps_to_keypoints, resize
+from resnet_det.masks import BoxMask, encode_rle
 
 SIZES = [(480, 640), (641, 427), (31, 997), (5, 3), (333, 333)]
 
@@ -39,7 +40,7 @@ def test_masks_are_pasted_as_detectron2_does(side):
     masks = np.random.rand(len(boxes), side, side).astype(np.float32)
     expected = paste_masks_in_image(torch.from_numpy(masks), torch.from_numpy(boxes), (48, 64), threshold=0.5)
     for mask, box, whole in zip(masks, boxes, expected.numpy(), strict=True):
-        found = paste_mask(mask, box, 48, 64)
+        found = BoxMask(mask, box).paste(48, 64)
         assert (found != whole).sum() <= 1, "a pixel may be at the threshold"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -11,6 +12,7 @@ from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.predictor import Predictor
+from resnet_det.engine.slicing import SlicedPredictor, make_slicing
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features
 from resnet_det.engine.visualize.filters import Filter, find_classes
@@ -71,7 +73,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
     images = images[: args.num_images]
     if args.video_input:
         videos = [Path(args.video_input)]
-    predictor = ExportedPredictor(args.exported) if args.exported else Predictor(cfg, differentiable=args.features)
+    predictor = _make_predictor(args, cfg)
     shown = Filter(args.confidence_threshold, find_classes(args.classes, predictor.class_names))
     if args.webcam is not None:
         target = _camera_file(output)
@@ -98,10 +100,30 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
         videos,
         output,
         shown=shown,
-        batch_size=args.batch_size,
+        batch_size=1 if cfg.RESNET_DET.TEST.SLICE else args.batch_size,  # then the slices are what makes a batch
         max_frames=args.num_images,
         picture_format=args.picture_format,
     )
+
+
+def _make_predictor(args: argparse.Namespace, cfg: CfgNode) -> Predictor | ExportedPredictor | SlicedPredictor:
+    slicing = make_slicing(cfg, batch_size=args.batch_size)
+    if args.features:  # of whole images
+        return Predictor(cfg, differentiable=True)
+    if not args.exported:
+        predictor = Predictor(cfg)
+        return predictor if slicing is None else SlicedPredictor(predictor, slicing)
+    exported = ExportedPredictor(args.exported)
+    if slicing is None:
+        return exported
+    known = exported.detector.metadata
+    slicing = replace(
+        slicing,
+        shortest=known["min_size"],
+        longest=known["max_size"],
+        slice_limit=known.get("max_detections", 0),
+    )
+    return SlicedPredictor(exported, slicing)
 
 
 def _camera_file(output: Path | None) -> Path | None:

@@ -25,6 +25,7 @@ Examples:
   photos and videos:    %(prog)s --config-file output/demo/config.yaml --input photos/ clip.mp4 --output drawn/
                             --opts MODEL.WEIGHTS output/demo/model_final.pth
   a camera:             %(prog)s --config-file ... --webcam --opts MODEL.WEIGHTS ...
+  large images:         %(prog)s --config-file ... --input a.tif --slice 640 --output drawn/ --opts MODEL.WEIGHTS ...
   an exported model:    %(prog)s --exported exported/ --input photos/ --output drawn/
   saved results:        %(prog)s --results results.json --annotations val.json --images val/ --output beside/
   the training data:    %(prog)s --config-file ... --dataset resnet_det_demo_train --output data/
@@ -115,6 +116,16 @@ def build_visualize_parser() -> argparse.ArgumentParser:
         "--batch-size", type=int, default=4, metavar="N", help="images that go through the model together (default: 4)"
     )
     more.add_argument(
+        "--slice",
+        type=int,
+        metavar="PIXELS",
+        help="cut images with a side of more pixels into slices of that size, which go through the model each by "
+        "itself, --batch-size together; what is found is merged (RESNET_DET.TEST.SLICE; default: off)",
+    )
+    more.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of a slice that the next one shows, too (default: 0.2)"
+    )
+    more.add_argument(
         "--num-augmented", type=int, default=2, metavar="N", help="with --dataset: versions of each image (default: 2)"
     )
     more.add_argument(
@@ -157,6 +168,8 @@ def check_arguments(args: argparse.Namespace) -> None:
             problems.append(
                 f"--exported goes with --input, --video-input and --webcam, and not with {', '.join(given)}"
             )
+    if args.slice is not None and (args.features or not (has_input or args.webcam is not None)):
+        problems.append("--slice goes with --input, --video-input and --webcam, and not with --features")
     if args.features and not args.input:
         problems.append("--features needs --input")
     for flag, least in (("batch_size", 1), ("num_augmented", 1), ("num_detections", 0), ("num_images", 1)):
@@ -182,6 +195,11 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     """
     check_arguments(args)
     cfg = merge_cfg(args.config_file, args.opts or [])
+    test = cfg.RESNET_DET.TEST
+    test.SLICE = test.SLICE if args.slice is None else args.slice
+    test.SLICE_OVERLAP = test.SLICE_OVERLAP if args.overlap is None else args.overlap
+    if args.overlap is not None and not test.SLICE:
+        raise InputError.from_problems("command line", ["--overlap goes with --slice"])
     if args.annotations:
         use_own_data(cfg, "test", args.annotations, args.images)
     fall_back_to_cpu(cfg)

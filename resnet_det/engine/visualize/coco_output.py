@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 
+from resnet_det.evaluation.instances import make_results
 from resnet_det.outputs import OutputFolder
 
 RESULTS_NAME = "coco_instances_results.json"  # as training calls it
@@ -49,7 +49,7 @@ class CocoOutput:
         if frame is not None:
             entry |= {"file_name": f"{name}#{frame}", "frame": frame}
         self._images.append(entry)
-        for result in instances_to_coco_json(instances, image_id):
+        for result in make_results(instances, image_id):
             self._results.append({**result, "category_id": self.category_ids[result["category_id"]]})
 
     def write(self, files: OutputFolder) -> None:
