@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.config import CfgNode
+from detectron2.structures import Instances
 from torch import nn
 
 from resnet_det.benchmark.models import EXPORTED, autocast
@@ -128,11 +129,14 @@ class ExportedModel:
         self.detector = Detector(file, threads=torch.get_num_threads())
 
     def __call__(self, inputs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [
-            {"instances": make_instances(found)}
-            for entry in inputs
-            for found in self.detector.detect_resized(*make_input(entry), [(entry["height"], entry["width"])])
-        ]
+        return [{"instances": self._detect(entry)} for entry in inputs]
+
+    def _detect(self, entry: dict[str, Any]) -> Instances:
+        (found,) = self.detector.detect_resized(*make_input(entry), [(entry["height"], entry["width"])])
+        instances = make_instances(found)
+        if found.has_masks:
+            instances.pred_masks = torch.from_numpy(found.make_masks())  # pasted, as the models do it
+        return instances
 
 
 def make_input(entry: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
