@@ -193,11 +193,16 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     if args.dataset and not args.results:
         fit_to_shown_set(cfg, args.dataset)
     if args.input or args.video_input or args.webcam is not None:
-        name = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
-        if name is not None:
-            set_num_classes(cfg, [name])
+        fit_to_known_dataset_(cfg)
     cfg.freeze()
     return cfg
+
+
+def fit_to_known_dataset_(cfg: CfgNode) -> None:
+    """Let ``cfg`` have the classes of the first of its data sets that is known here, if one is."""
+    name = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
+    if name is not None:
+        set_num_classes(cfg, [name])
 
 
 def find_known_dataset(names: Sequence[str]) -> str | None:
