@@ -86,6 +86,13 @@ def build_predict_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="threads of each process that read and decode images ahead of the model (default: one a core, up to 8)",
     )
+    work.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="threads of each process that a model on the CPU computes with; the last digits of scores depend on it "
+        "(default: as in the predictions that are gone on with, else OMP_NUM_THREADS, else one a core)",
+    )
     return parser
 
 
@@ -101,8 +108,9 @@ def setup_predict_cfg(args: argparse.Namespace) -> CfgNode:
             ("shard-size", args.shard_size),
             ("batch-size", args.batch_size),
             ("num-workers", args.num_workers),
+            ("threads", args.threads),
         )
-        if value < 1
+        if value is not None and value < 1
     ]
     given = [flag for flag, value in (("--config-file", args.config_file), ("--opts", args.opts)) if value]
     if args.exported and given:

@@ -15,7 +15,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from resnet_det.data import images
-from resnet_det.engine.predict.detector import Runs, open_detector
+from resnet_det.engine.predict.detector import Runs, find_num_threads, open_detector
 from resnet_det.engine.predict.folder import PredictionFolder, check_folder
 from resnet_det.engine.predict.inputs import Listing, Unit, list_inputs
 from resnet_det.engine.predict.progress import Progress
@@ -84,7 +84,7 @@ def predict(args: argparse.Namespace, cfg: CfgNode) -> Summary | None:
         import_pyarrow()
     images.set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     listing = list_inputs(args.inputs, args.shard_size)
-    opened = open_detector(args, cfg)
+    opened = open_detector(args, cfg, args.threads or find_num_threads(Path(args.output)))
     manifest = make_manifest(args, listing, opened.detector, opened.description)
     folder = PredictionFolder(Path(args.output), manifest)
     if rank == 0:
