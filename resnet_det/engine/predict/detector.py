@@ -73,7 +73,8 @@ def open_detector(args: argparse.Namespace, cfg: CfgNode, num_threads: int) -> D
             take_gpu(int(os.environ.get("LOCAL_RANK", 0)), int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
         detector = Predictor(cfg)
         weights = hash_file(fetch_weights(cfg.MODEL.WEIGHTS))
-        described = {"sha256 of MODEL.WEIGHTS": weights, "torch": torch.__version__, "config": dict(_flatten(cfg))}
+        described = {"sha256 of MODEL.WEIGHTS": weights, "torch": torch.__version__}
+        described |= {"detectron2": version("detectron2"), "config": dict(_flatten(cfg))}
     detector.run([np.zeros((64, 64, 3), np.uint8)])  # so that a model which finds no instances shows now
     return Described(detector, {"resnet_det": __version__, **({_THREADS: num_threads} if on_cpu else {}), **described})
 

@@ -47,6 +47,8 @@ class PredictionFolder:
         self._suffix, self._num_units = manifest["format"], manifest["inputs"]["units"]
         check_folder(path)
         make_folder(path)
+        if not os.access(path, os.W_OK):
+            raise InputError(f"--output {path}: no permission to write there")
         with _lock(path / _LOCK_NAME, wait=True):
             if not (path / MANIFEST_NAME).exists():
                 write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=1) + "\n")

@@ -56,10 +56,13 @@ def read_items(unit: Unit) -> Iterator[Item]:
         with tarfile.open(unit.path, tarinfo=_StrictHeader) as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # else it keeps all headers it has read
-                if not member.isfile():
+                if member.isdir():
                     continue
                 if not member.name.lower().endswith(IMAGE_SUFFIXES):
                     yield Item(member.name, unit.path, is_other=True)
+                    continue
+                if not member.isfile():
+                    yield Item(member.name, unit.path, error="a link in the tar file, which is not followed")
                     continue
                 yield Item(member.name, unit.path, archive.extractfile(member).read())
     except (_DamagedError, tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tarfile
 import threading
 import time
 
@@ -109,6 +110,17 @@ def test_a_tar_file_that_is_cut_off_is_told(tmp_path, write_tar, encode, read, p
     assert [item.file_name for item in items] == [*read_names, ""]
     assert all(item.image is not None for item in items[:-1])
     assert items[-1].error.startswith("the tar file is damaged, or cut off, here: ")
+
+
+def test_links_in_a_tar_file_are_told(tmp_path, encode, read):
+    (tmp_path / "a.png").write_bytes(encode())
+    os.link(tmp_path / "a.png", tmp_path / "b.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.add(tmp_path / name, name)
+    first, second = read(TarUnit(str(tmp_path / "x.tar"), 0))
+    assert (first.file_name, first.error) == ("a.png", None)
+    assert (second.file_name, second.error) == ("b.png", "a link in the tar file, which is not followed")
 
 
 def test_a_shard_that_is_no_tar_file_is_told(tmp_path, read):
