@@ -46,8 +46,7 @@ class Progress:
         self._told, self._finished = now, self._list_finished()
         done, total = self.estimate()
         if self._bar is not None:
-            self._bar.total = total
-            self._bar.update(max(0, done - self._bar.n))
+            self._move_bar(done, total)
             return
         rate = max(0, done - self._before) / (now - self._started)
         to_go = tqdm.tqdm.format_interval((total - done) / rate) if rate else "unknown time"
@@ -69,7 +68,12 @@ class Progress:
 
     def close(self) -> None:
         if self._bar is not None:
+            self._move_bar(*self.estimate())
             self._bar.close()
+
+    def _move_bar(self, done: int, total: int) -> None:
+        self._bar.total = total
+        self._bar.update(max(0, done - self._bar.n))
 
     def _expect(self, unit: Unit) -> int:
         if isinstance(unit, PathUnit):
