@@ -120,7 +120,8 @@ def setup_predict_cfg(args: argparse.Namespace) -> CfgNode:
     if problems:
         raise InputError.from_problems("command line", problems)
     cfg = merge_cfg(args.config_file, args.opts)
-    fall_back_to_cpu(cfg)
+    if not args.exported:
+        fall_back_to_cpu(cfg)
     problems = check_cfg(cfg)
     if problems:
         raise InputError.from_problems(args.config_file or "config", problems)
