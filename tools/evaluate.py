@@ -27,7 +27,13 @@ def main() -> int:
         "--output output/evaluation",
     )
     parser.add_argument("--annotations", type=Path, required=True, metavar="A", help="a COCO annotation file")
-    parser.add_argument("--results", type=Path, required=True, metavar="R", help="detections in COCO's result format")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        required=True,
+        metavar="R",
+        help="detections in COCO's result format, or a folder of tools/predict.py",
+    )
     parser.add_argument(
         "--iou-type", nargs="+", choices=IOU_TYPES, default=[], help="what to evaluate (default: all that is there)"
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from detectron2.data import detection_utils
@@ -50,8 +51,14 @@ def read_image(file_name: str, image_format: str, *, max_pixels: int = 0) -> np.
     Raises:
         InputError: it has more pixels than that.
     """
+    with PathManager.open(file_name, "rb") as file:
+        return decode_image(file, file_name, image_format, max_pixels=max_pixels)
+
+
+def decode_image(file: IO[bytes], file_name: str, image_format: str, *, max_pixels: int = 0) -> np.ndarray:
+    """The same of an open file; ``file_name`` is for messages."""
     try:
-        with allow_pixels(max_pixels), PathManager.open(file_name, "rb") as file, Image.open(file) as image:
+        with allow_pixels(max_pixels), Image.open(file) as image:
             check_pixels(image, file_name, max_pixels)
             _say(file_name, describe_kinds(image))
             upright = detection_utils._apply_exif_orientation(image)

@@ -23,12 +23,15 @@ class ExportedPredictor:
 
     stuff_names: tuple[str, ...] = ()
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, *, threads: int = 0) -> None:
         """
+        Args:
+            threads: 0: as many as there are cores.
+
         Raises:
             InputError: there is no such file, it is damaged, or its runtime is not installed.
         """
-        self.detector = Detector(path)
+        self.detector = Detector(path, threads=threads)
         self.class_names, self.category_ids = self.detector.class_names, self.detector.category_ids
         skeleton = self.detector.metadata.get("skeleton", {})
         self.skeleton = Skeleton(**{key: tuple(map(tuple, pairs)) for key, pairs in skeleton.items()})

@@ -104,11 +104,7 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
     local_rank, local_size = int(os.environ["LOCAL_RANK"]), int(os.environ["LOCAL_WORLD_SIZE"])
     has_gpu = uses_gpu(args)
     if has_gpu:
-        if torch.cuda.device_count() < local_size:
-            raise InputError(
-                f"torchrun --nproc-per-node {local_size}: this machine has {torch.cuda.device_count()} GPUs"
-            )
-        torch.cuda.set_device(local_rank)
+        take_gpu(local_rank, local_size)
     attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     store, rank, world_size = next(dist.rendezvous("env://"))
     store = dist.PrefixStore(f"attempt_{attempt}", store)  # else gloo takes addresses of processes that are gone
@@ -121,6 +117,17 @@ def _run_under_torchrun(main: Callable[[argparse.Namespace], Any], args: argpars
         _leave_alone()
     _leave_process_group()
     return result
+
+
+def take_gpu(local_rank: int, local_size: int) -> None:
+    """Let this process of torchrun use the GPU of its number.
+
+    Raises:
+        InputError: there are fewer GPUs than processes on this machine.
+    """
+    if torch.cuda.device_count() < local_size:
+        raise InputError(f"torchrun --nproc-per-node {local_size}: this machine has {torch.cuda.device_count()} GPUs")
+    torch.cuda.set_device(local_rank)
 
 
 def _leave_process_group() -> None:

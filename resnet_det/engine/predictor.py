@@ -64,12 +64,18 @@ class Predictor:
         """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to.
 
         It is converted to INPUT.FORMAT as in training, to one channel (L) too.
+
+        Raises:
+            InputError: it is so narrow that nothing is left of it.
         """
         converted = image
         if self.image_format != "BGR":
             as_rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
             converted = convert_PIL_to_numpy(as_rgb, self.image_format)
-        resized = self.resize.get_transform(converted).apply_image(converted)
+        transform = self.resize.get_transform(converted)
+        if 0 in (getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)):
+            raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")
+        resized = transform.apply_image(converted)
         resized = resized.reshape(*resized.shape[:2], -1)  # of one channel, resizing may leave none
         chw = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": chw, "height": image.shape[0], "width": image.shape[1]}

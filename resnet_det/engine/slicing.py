@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from resnet_det.deploy.merging import Found
 from resnet_det.deploy.slicing import Slicing
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.predictor import Predictor
+from resnet_det.errors import InputError
 from resnet_det.masks import BoxMasks, cut_out
 
 
@@ -66,6 +69,47 @@ class SlicedPredictor:
 
     def _detect(self, images: Sequence[np.ndarray]) -> list[Found]:
         return [to_found(output["instances"]) for output in self.predictor.run(images)]
+
+
+def predict_in_slices(
+    predictor: Predictor | ExportedPredictor, cfg: CfgNode, *, batch_size: int
+) -> Predictor | ExportedPredictor | SlicedPredictor:
+    """``predictor``, or what cuts large images for it where RESNET_DET.TEST.SLICE asks for that."""
+    slicing = make_slicing(cfg, batch_size=batch_size)
+    if slicing is None:
+        return predictor
+    if isinstance(predictor, ExportedPredictor):  # which resizes as its file says
+        known = predictor.detector.metadata
+        limit = known.get("max_detections", 0)
+        slicing = replace(slicing, shortest=known["min_size"], longest=known["max_size"], slice_limit=limit)
+    return SlicedPredictor(predictor, slicing)
+
+
+def add_slice_arguments(parser: argparse._ActionsContainer) -> None:
+    """``--slice`` and ``--overlap``."""
+    parser.add_argument(
+        "--slice",
+        type=int,
+        metavar="PIXELS",
+        help="cut images with a side of more pixels into slices of that size, which go through the model each by "
+        "itself, --batch-size together; what is found is merged (RESNET_DET.TEST.SLICE; default: off)",
+    )
+    parser.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of a slice that the next one shows, too (default: 0.2)"
+    )
+
+
+def set_slice_keys_(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Let the keys be what the flags say, if they are given.
+
+    Raises:
+        InputError: an overlap without slices.
+    """
+    test = cfg.RESNET_DET.TEST
+    test.SLICE = test.SLICE if args.slice is None else args.slice
+    test.SLICE_OVERLAP = test.SLICE_OVERLAP if args.overlap is None else args.overlap
+    if args.overlap is not None and not test.SLICE:
+        raise InputError.from_problems("command line", ["--overlap goes with --slice"])
 
 
 class SlicingMapper:

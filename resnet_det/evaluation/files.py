@@ -21,6 +21,7 @@ from resnet_det.evaluation.comparison import Comparison, compare
 from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
+from resnet_det.evaluation.prediction_folder import list_result_files
 from resnet_det.evaluation.report import render_report, write_numbers
 from resnet_det.evaluation.results_check import find_iou_types, read_results
 from resnet_det.outputs import OutputFolder
@@ -179,7 +180,7 @@ def _describe_files(
 ) -> dict[str, str]:
     facts = {"annotations": f"{annotations} ({truth.usage}), sha256 {hash_file(annotations)}"}
     for name, path, run in zip(("results", "other results"), results, runs, strict=False):
-        facts[name] = f"{path} ({len(run):,} detections), sha256 {hash_file(path)}"
+        facts[name] = f"{path} ({len(run):,} detections), sha256 {hash_results(path)}"
     return facts
 
 
@@ -209,6 +210,16 @@ def describe_software() -> dict[str, str]:
     except (OSError, subprocess.SubprocessError):
         return facts
     return facts | {"git commit": commit}
+
+
+def hash_results(path: Path) -> str:
+    """The sha256 of a results file, or of all that are in a folder of predictions, one after the other."""
+    if path.is_file():
+        return hash_file(path)
+    digest = hashlib.sha256()
+    for part in list_result_files(path):
+        digest.update(part.read_bytes())
+    return digest.hexdigest()
 
 
 def hash_file(path: Path) -> str:

@@ -16,6 +16,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth
 from resnet_det.evaluation.overlaps import compute_overlaps
+from resnet_det.evaluation.prediction_folder import read_predictions
 from resnet_det.evaluation.results_forms import normalise_results
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ MIN_PAIRS, MIN_AGREEMENT, MAX_AGREEMENT = 20, 0.5, 0.1  # overlapping pairs; sha
 
 
 def read_results(path: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) -> list[dict[str, Any]]:
-    """Detections from a file in COCO's result format.
+    """Detections from a file in COCO's result format, or from a folder of tools/predict.py.
 
     Args:
         iou_types: what they must have something for; that of which the first has something, if empty.
@@ -35,9 +36,9 @@ def read_results(path: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) 
     Raises:
         InputError: they are none, or not those of ``truth``: see :func:`check_results`.
     """
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"{path}: no such file")
-    results = normalise_results(read_json(path), truth)
+    results = normalise_results(read_predictions(path) if path.is_dir() else read_json(path), truth)
     try:
         check_results(results, truth, iou_types)
     except InputError as error:

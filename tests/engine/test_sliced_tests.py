@@ -17,15 +17,10 @@ from torch import nn
 
 from resnet_det.config import check_cfg
 from resnet_det.deploy.slicing import Slicing
-from resnet_det.engine import (
-    build_train_parser,
-    build_visualize_parser,
-    setup_visualize_cfg,
-    train_or_evaluate,
-    visualize,
-)
+from resnet_det.engine import build_train_parser, train_or_evaluate
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.slicing import SlicedPredictor, build_test_mapper
+from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 from resnet_det.errors import InputError
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"

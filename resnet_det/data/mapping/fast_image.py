@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -39,28 +41,49 @@ def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         InputError: it is missing, not an image, or damaged, or has too many pixels.
     """
-    try:
+    with _told_as_input_error(path):
         return np.ascontiguousarray(read_image(str(path), "BGR"))
+
+
+def decode_bgr(data: bytes, name: str) -> np.ndarray:
+    """The same from the bytes of a file that is called ``name``, such as one in an archive."""
+    with _told_as_input_error(name):
+        image = _decode_jpeg(data, "BGR", images.max_pixels)
+        if image is None:
+            image = images.decode_image(io.BytesIO(data), name, "BGR", max_pixels=images.max_pixels)
+        return np.ascontiguousarray(image)
+
+
+@contextlib.contextmanager
+def _told_as_input_error(path: str | os.PathLike[str]) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
     except UnidentifiedImageError:
         raise InputError(f"{path}: not a readable image") from None
+    except InputError:
+        raise
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"{path}: not a readable image ({error})") from None
 
 
 def _read_jpeg(file_name: str, image_format: str, limit: int) -> np.ndarray | None:
-    """None for what OpenCV would read in another way than PIL does.
-
-    It fills what is missing of a file that is cut off with grey, where PIL fails; such a file lacks the marker at its
-    end.
-    """
     with PathManager.open(file_name, "rb") as file:
         data = file.read(len(JPEG_START))
         if data != JPEG_START:
             return None
         data += file.read()
-    if not data.endswith(JPEG_END):
+    return _decode_jpeg(data, image_format, limit)
+
+
+def _decode_jpeg(data: bytes, image_format: str, limit: int) -> np.ndarray | None:
+    """None for what OpenCV would read in another way than PIL does.
+
+    It fills what is missing of a file that is cut off with grey, where PIL fails; such a file lacks the marker at its
+    end.
+    """
+    if not (data.startswith(JPEG_START) and data.endswith(JPEG_END)):
         return None
     try:
         with images.allow_pixels(limit), Image.open(io.BytesIO(data)) as header:  # reads no pixels

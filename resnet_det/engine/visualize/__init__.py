@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -12,7 +11,7 @@ from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.predictor import Predictor
-from resnet_det.engine.slicing import SlicedPredictor, make_slicing
+from resnet_det.engine.slicing import SlicedPredictor, predict_in_slices
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features
 from resnet_det.engine.visualize.filters import Filter, find_classes
@@ -107,23 +106,10 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
 
 
 def _make_predictor(args: argparse.Namespace, cfg: CfgNode) -> Predictor | ExportedPredictor | SlicedPredictor:
-    slicing = make_slicing(cfg, batch_size=args.batch_size)
     if args.features:  # of whole images
         return Predictor(cfg, differentiable=True)
-    if not args.exported:
-        predictor = Predictor(cfg)
-        return predictor if slicing is None else SlicedPredictor(predictor, slicing)
-    exported = ExportedPredictor(args.exported)
-    if slicing is None:
-        return exported
-    known = exported.detector.metadata
-    slicing = replace(
-        slicing,
-        shortest=known["min_size"],
-        longest=known["max_size"],
-        slice_limit=known.get("max_detections", 0),
-    )
-    return SlicedPredictor(exported, slicing)
+    predictor = ExportedPredictor(args.exported) if args.exported else Predictor(cfg)
+    return predict_in_slices(predictor, cfg, batch_size=args.batch_size)
 
 
 def _camera_file(output: Path | None) -> Path | None:

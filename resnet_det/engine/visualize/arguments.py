@@ -12,6 +12,7 @@ from resnet_det.config import check_cfg, merge_cfg
 from resnet_det.data import prepare_dataset, register_cfg_datasets, set_num_classes
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.data.loading.fit import fit_to_shown_set
+from resnet_det.engine.slicing import add_slice_arguments, set_slice_keys_
 from resnet_det.engine.startup import fall_back_to_cpu, use_own_data
 from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES
 from resnet_det.engine.visualize.results import ERROR_CHOICES
@@ -115,16 +116,7 @@ def build_visualize_parser() -> argparse.ArgumentParser:
     more.add_argument(
         "--batch-size", type=int, default=4, metavar="N", help="images that go through the model together (default: 4)"
     )
-    more.add_argument(
-        "--slice",
-        type=int,
-        metavar="PIXELS",
-        help="cut images with a side of more pixels into slices of that size, which go through the model each by "
-        "itself, --batch-size together; what is found is merged (RESNET_DET.TEST.SLICE; default: off)",
-    )
-    more.add_argument(
-        "--overlap", type=float, metavar="SHARE", help="of a slice that the next one shows, too (default: 0.2)"
-    )
+    add_slice_arguments(more)
     more.add_argument(
         "--num-augmented", type=int, default=2, metavar="N", help="with --dataset: versions of each image (default: 2)"
     )
@@ -195,11 +187,7 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     """
     check_arguments(args)
     cfg = merge_cfg(args.config_file, args.opts or [])
-    test = cfg.RESNET_DET.TEST
-    test.SLICE = test.SLICE if args.slice is None else args.slice
-    test.SLICE_OVERLAP = test.SLICE_OVERLAP if args.overlap is None else args.overlap
-    if args.overlap is not None and not test.SLICE:
-        raise InputError.from_problems("command line", ["--overlap goes with --slice"])
+    set_slice_keys_(cfg, args)
     if args.annotations:
         use_own_data(cfg, "test", args.annotations, args.images)
     fall_back_to_cpu(cfg)
@@ -211,11 +199,16 @@ def setup_visualize_cfg(args: argparse.Namespace) -> CfgNode:
     if args.dataset and not args.results:
         fit_to_shown_set(cfg, args.dataset)
     if args.input or args.video_input or args.webcam is not None:
-        name = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
-        if name is not None:
-            set_num_classes(cfg, [name])
+        fit_to_known_dataset_(cfg)
     cfg.freeze()
     return cfg
+
+
+def fit_to_known_dataset_(cfg: CfgNode) -> None:
+    """Let ``cfg`` have the classes of the first of its data sets that is known here, if one is."""
+    name = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
+    if name is not None:
+        set_num_classes(cfg, [name])
 
 
 def find_known_dataset(names: Sequence[str]) -> str | None:
