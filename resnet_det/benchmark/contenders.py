@@ -87,6 +87,10 @@ def exported_contenders(
         precision: [name for name in formats if _name(dtype) in PRECISIONS[EXPORTED[name]]]
         for precision, dtype in precisions.items()
     }
+    for name in formats:
+        if not any(name in names for names in chosen.values()):
+            known = ", ".join(PRECISIONS[EXPORTED[name]])
+            raise InputError(f"--against {name}: its files have none of the precisions asked for; they have {known}")
     for precision, names in chosen.items():
         check_libraries([EXPORTED[name] for name in names], _name(precisions[precision]))
     try:

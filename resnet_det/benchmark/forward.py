@@ -106,6 +106,7 @@ def run_detectors(
 ) -> Comparison:
     """A whole detector, image by image."""
     opts = [*args.opts, "MODEL.DEVICE", args.device, "MODEL.WEIGHTS", args.weights, "DATALOADER.NUM_WORKERS", "0"]
+    opts += ["RESNET_DET.TEST.SLICE", "0"]  # an image is one image
     opts += ["MODEL.RESNETS.DEPTH", str(depth)] if depth else []
     cfg = setup_cfg(argparse.Namespace(config_file=args.config_file, opts=opts))
     models = build_detectors(cfg, against)

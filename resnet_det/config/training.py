@@ -101,6 +101,8 @@ def check_sliced_tests(cfg: CfgNode) -> list[str]:
         return [f"RESNET_DET.TEST.SLICE is {cfg.RESNET_DET.TEST.SLICE}; 0 or at least {MIN_SLICE_PX} would be right"]
     if model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor", "ProposalNetwork"):
         wrong.append(f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}")
+    if cfg.INPUT.FORMAT not in ("BGR", "RGB", "L"):
+        wrong.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT}")
     wrong += ["MODEL.LOAD_PROPOSALS"] * model.LOAD_PROPOSALS + ["TEST.AUG.ENABLED"] * cfg.TEST.AUG.ENABLED
     if not wrong:
         return []

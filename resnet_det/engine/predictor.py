@@ -94,7 +94,7 @@ class Predictor:
         for output in outputs:
             if "instances" not in output:
                 raise InputError(f"{type(self.model).__name__} finds no instances that could be drawn")
-            output["instances"] = output["instances"].to("cpu")
+            output["instances"] = to_cpu(output["instances"])
             if "sem_seg" in output:
                 output["sem_seg"] = output["sem_seg"].cpu()
             if "panoptic_seg" in output:
@@ -105,6 +105,15 @@ class Predictor:
     def predict(self, images: Sequence[np.ndarray]) -> list[Instances]:
         """Instances on the CPU for each image, in pixels of that image; see :meth:`run`."""
         return [output["instances"] for output in self.run(images)]
+
+
+def to_cpu(instances: Instances) -> Instances:
+    """``instances`` on the CPU, with scores and keypoints in float32, whatever the model computes in."""
+    instances = instances.to("cpu")
+    for name, value in instances.get_fields().items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            instances.set(name, value.float())
+    return instances
 
 
 def find_class_names(cfg: CfgNode) -> list[str]:

@@ -19,7 +19,7 @@ from resnet_det.data.mapping.mapper import Mapper
 from resnet_det.deploy.merging import Found
 from resnet_det.deploy.slicing import Slicing
 from resnet_det.engine.exported import ExportedPredictor
-from resnet_det.engine.predictor import Predictor
+from resnet_det.engine.predictor import Predictor, to_cpu
 from resnet_det.errors import InputError
 from resnet_det.masks import BoxMasks, cut_out
 
@@ -172,13 +172,13 @@ def slice_as_configured(cfg: CfgNode, model: nn.Module) -> nn.Module:
 
 def to_found(instances: Instances) -> Found:
     """Predictions of a model in NumPy, on the CPU."""
-    instances = instances.to("cpu")
+    instances = to_cpu(instances)
     masks = None
     if instances.has("pred_masks"):
         masks = instances.pred_masks
         masks = masks.masks if isinstance(masks, BoxMasks) else [cut_out(mask) for mask in masks.numpy()]
     return Found(
-        boxes=instances.pred_boxes.tensor.numpy(),
+        boxes=instances.pred_boxes.tensor.float().numpy(),
         scores=instances.scores.numpy(),
         classes=instances.pred_classes.numpy(),
         keypoints=instances.pred_keypoints.numpy() if instances.has("pred_keypoints") else None,

@@ -24,6 +24,7 @@ from detectron2.evaluation import (
 from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import metric_names
 from resnet_det.evaluation.evaluator import FastCOCOEvaluator
+from resnet_det.evaluation.instances import make_results
 from resnet_det.evaluation.limits import MAX_DETECTIONS
 from resnet_det.evaluation.panoptic import PanopticEvaluator
 
@@ -41,7 +42,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if kind == "pascal_voc":
         return PascalVOCDetectionEvaluator(dataset_name)
     if kind == "lvis":
-        return LVISEvaluator(dataset_name, output_dir=folder)
+        return _LVISEvaluator(dataset_name, output_dir=folder)
     evaluators: list[DatasetEvaluator] = []
     if kind in ("coco", "coco_panoptic_seg"):
         sigmas = cfg.TEST.KEYPOINT_OKS_SIGMAS
@@ -64,6 +65,18 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str | None =
     if not evaluators:
         raise InputError(f"DATASETS.TEST: no evaluator for {dataset_name}, whose format is {kind!r}")
     return DatasetEvaluators(evaluators) if len(evaluators) > 1 else evaluators[0]
+
+
+class _LVISEvaluator(LVISEvaluator):
+    """Detectron2's, for masks that are in their boxes, too."""
+
+    def process(self, inputs: Sequence[dict[str, Any]], outputs: Sequence[dict[str, Any]]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            if "instances" in output:
+                rows = make_results(output["instances"].to("cpu"), image["image_id"])
+                self._predictions.append({"image_id": image["image_id"], "instances": rows})
+            else:
+                super().process([image], [output])
 
 
 def coco_tasks(cfg: CfgNode) -> list[str]:

@@ -24,6 +24,20 @@ def unit_name(place: int) -> str:
     return f"{place:06d}"
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What the predictions in ``folder`` were asked for.
+
+    Raises:
+        InputError: its manifest.json is none of tools/predict.py.
+    """
+    path = folder / MANIFEST_NAME
+    manifest = read_json(path)
+    is_ours = isinstance(manifest, dict) and {"confidence_threshold", "detector", "format"} <= manifest.keys()
+    if not (is_ours and isinstance(manifest.get("inputs"), dict) and isinstance(manifest["detector"], dict)):
+        raise InputError(f"{path}: was not written by tools/predict.py; name a folder of its predictions")
+    return manifest
+
+
 def list_result_files(folder: Path) -> list[Path]:
     """The result files in a folder of predictions, in order.
 
@@ -34,7 +48,7 @@ def list_result_files(folder: Path) -> list[Path]:
         raise InputError(
             f"{folder}: a folder without {MANIFEST_NAME}, which tools/predict.py writes; give a file of results"
         )
-    manifest = read_json(folder / MANIFEST_NAME)
+    manifest = read_manifest(folder)
     names = [unit_name(place) for place in range(manifest["inputs"]["units"])]
     missing = [name for name in names if not (folder / RECORDS_NAME / f"{name}.json").is_file()]
     if missing:
@@ -52,7 +66,7 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
         InputError: it is none, or not all of it is there.
     """
     files = list_result_files(folder)
-    threshold = read_json(folder / MANIFEST_NAME)["confidence_threshold"]
+    threshold = read_manifest(folder)["confidence_threshold"]
     if threshold > _USUAL_THRESHOLD:
         logger.warning(
             "%s: has only detections with a score of at least %g; AP counts those below it, too "
@@ -60,13 +74,19 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
             folder,
             threshold,
         )
-    results = []
+    results, names, num_bad = [], set(), 0
     with paused_garbage_collection():
         for path in files:
             for row in read_rows(path):
+                num_bad += row["error"] is not None
+                if row["file_name"] in names:
+                    raise InputError(f"{path}: {row['file_name']} is there twice: images are told by their file names")
+                names.add(row["file_name"])
                 for found in row["detections"]:
                     entry = {key: value for key, value in found.items() if value is not None and key != "category"}
                     results.append({"image_id": row["file_name"], **entry})
+    if num_bad:
+        logger.warning("%s: %d images could not be read, and count as images with nothing found", folder, num_bad)
     return results
 
 

@@ -205,6 +205,11 @@ def find_results(folder: Path, cfg: CfgNode, dataset: str) -> Path:
             f"{folder}: evaluated on {cfg.RESNET_DET.TEST.MAX_IMAGES} images alone (RESNET_DET.TEST.MAX_IMAGES). To "
             f"evaluate on all: {again} RESNET_DET.TEST.MAX_IMAGES 0"
         )
+    if cfg.RESNET_DET.TEST.SLICE:
+        raise InputError(
+            f"{folder}: evaluated in slices (RESNET_DET.TEST.SLICE), and the time of whole images would stand beside "
+            f"their AP. To evaluate whole images: {again} RESNET_DET.TEST.SLICE 0"
+        )
     return path
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.modeling import META_ARCH_REGISTRY, build_model
 from detectron2.structures import Boxes, Instances
 from exported import METADATA
@@ -19,9 +20,13 @@ from resnet_det.config import check_cfg
 from resnet_det.deploy.slicing import Slicing
 from resnet_det.engine import build_train_parser, train_or_evaluate
 from resnet_det.engine.exported import ExportedPredictor
-from resnet_det.engine.slicing import SlicedPredictor, build_test_mapper
+from resnet_det.engine.predict.results import make_detections
+from resnet_det.engine.predictor import to_cpu
+from resnet_det.engine.slicing import SlicedPredictor, build_test_mapper, to_found
 from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 from resnet_det.errors import InputError
+from resnet_det.evaluation.build import _LVISEvaluator
+from resnet_det.masks import BoxMasks, cut_out
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
 
@@ -173,12 +178,38 @@ def test_exported_detectors_take_slices(monkeypatch, tmp_path):
     assert found.pred_classes.tolist() == [1]
 
 
+def test_lvis_takes_masks_in_their_boxes():
+    found = Instances((6, 8))
+    found.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 4.0, 5.0]]))
+    found.scores, found.pred_classes = torch.tensor([0.5]), torch.tensor([3])
+    whole = np.zeros((6, 8), bool)
+    whole[2:5, 1:4] = True
+    expected = instances_to_coco_json(Instances((6, 8), **found.get_fields(), pred_masks=torch.tensor(whole[None])), 9)
+    found.pred_masks = BoxMasks([cut_out(whole)], 6, 8)
+    evaluator = _LVISEvaluator.__new__(_LVISEvaluator)
+    evaluator._predictions = []
+    evaluator.process([{"image_id": 9}], [{"instances": found}])
+    assert evaluator._predictions == [{"image_id": 9, "instances": expected}]
+
+
+def test_halves_are_taken_as_float32():
+    found = Instances((6, 8))
+    found.pred_boxes = Boxes(torch.tensor([[1.0, 2.0, 4.0, 5.0]]))
+    found.scores, found.pred_classes = torch.tensor([0.5]).bfloat16(), torch.tensor([3])
+    found.pred_keypoints = torch.tensor([[[1.0, 2.0, 0.5]]]).bfloat16()
+    taken = to_found(found)
+    assert (taken.scores.dtype, taken.keypoints.dtype, taken.classes.dtype) == (np.float32, np.float32, np.int64)
+    assert taken.keypoints.tolist() == [[[1.0, 2.0, 0.5]]]
+    assert make_detections(to_cpu(found), ("a",) * 4, range(4), 0.1)[0]["keypoints"] == [0.5, 1.5, 0.5]
+
+
 @pytest.mark.parametrize(
     ("opts", "message"),
     [
         (["MODEL.META_ARCHITECTURE", "PanopticFPN"], "MODEL.META_ARCHITECTURE PanopticFPN"),
         (["MODEL.META_ARCHITECTURE", "PanopticFPN", "MODEL.LOAD_PROPOSALS", True], "PanopticFPN and MODEL.LOAD_PROP"),
         (["TEST.AUG.ENABLED", True], "TEST.AUG.ENABLED"),
+        (["INPUT.FORMAT", "YUV-BT.601"], "INPUT.FORMAT YUV-BT.601"),
     ],
 )
 def test_what_does_not_go_with_slices_is_told(default_cfg, opts, message):

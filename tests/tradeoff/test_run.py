@@ -194,6 +194,7 @@ def break_both(runs):
         (lambda runs: shutil.rmtree(runs[1]), r"deep: no such folder; the OUTPUT_DIR of a run would be right"),
         (lambda runs: runs.pop(), r"1 run given; two or more folders of runs would make a comparison"),
         (break_both, r"2 of 2 cannot be compared:\n  - \S+shallow: no config.yaml.*\n  - \S+deep: no config.yaml"),
+        (edit(1, "SLICE: 0", "SLICE: 64"), r"deep: evaluated in slices .*RESNET_DET.TEST.SLICE 0"),
         (edit(1, "CROWD_AS_OBJECTS: false", "CROWD_AS_OBJECTS: true"), r"CROWD_AS_OBJECTS is not the same in all runs"),
     ],
 )

@@ -15,14 +15,13 @@ import torch
 from detectron2.config import CfgNode
 
 from resnet_det import __version__
-from resnet_det.data.coco.json_files import read_json
 from resnet_det.deploy.runtimes import SUFFIXES, find_file
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.launch import take_gpu
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.slicing import SlicedPredictor, predict_in_slices
 from resnet_det.evaluation.files import hash_file
-from resnet_det.evaluation.prediction_folder import MANIFEST_NAME
+from resnet_det.evaluation.prediction_folder import MANIFEST_NAME, read_manifest
 from resnet_det.weights import fetch_weights
 
 _THREADS = "threads"  # in the description
@@ -76,6 +75,8 @@ def open_detector(args: argparse.Namespace, cfg: CfgNode, num_threads: int) -> D
         weights = hash_file(fetch_weights(cfg.MODEL.WEIGHTS))
         described = {"sha256 of MODEL.WEIGHTS": weights, "torch": torch.__version__}
         described |= {"detectron2": version("detectron2"), "config": dict(_flatten(cfg))}
+        if cfg.RESNET_DET.TEST.PREPARE.endswith("int8"):  # whose ranges are those of training images
+            described["calibrated on"] = {"DATASETS.TRAIN": cfg.DATASETS.TRAIN, "files": cfg.RESNET_DET.DATA.COCO}
     detector = predict_in_slices(detector, cfg, batch_size=args.batch_size)
     if isinstance(detector, SlicedPredictor):
         described["slices"] = asdict(detector.slicing)
@@ -87,8 +88,7 @@ def find_num_threads(output: Path) -> int:
     """How many threads each process has, if nobody says: as many as those had whose predictions are in ``output``, so
     that others go on with the same numbers; else what torch takes (OMP_NUM_THREADS, which torchrun sets to 1).
     """
-    path = output / MANIFEST_NAME
-    known = read_json(path).get("detector", {}).get(_THREADS) if path.is_file() else None
+    known = read_manifest(output)["detector"].get(_THREADS) if (output / MANIFEST_NAME).is_file() else None
     return known or torch.get_num_threads()
 
 

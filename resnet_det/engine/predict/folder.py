@@ -14,7 +14,13 @@ from typing import Any
 
 from resnet_det.data.coco.json_files import read_json
 from resnet_det.errors import InputError
-from resnet_det.evaluation.prediction_folder import MANIFEST_NAME, RECORDS_NAME, RESULTS_NAME, unit_name
+from resnet_det.evaluation.prediction_folder import (
+    MANIFEST_NAME,
+    RECORDS_NAME,
+    RESULTS_NAME,
+    read_manifest,
+    unit_name,
+)
 from resnet_det.outputs import make_folder
 
 logger = logging.getLogger(__name__)
@@ -49,10 +55,11 @@ class PredictionFolder:
         make_folder(path)
         if not os.access(path, os.W_OK):
             raise InputError(f"--output {path}: no permission to write there")
-        with _lock(path / _LOCK_NAME, wait=True):
+        with _lock(path / _LOCK_NAME, wait=True) as is_locked:
+            self._has_locks = is_locked
             if not (path / MANIFEST_NAME).exists():
                 write_whole(path / MANIFEST_NAME, json.dumps(manifest, indent=1) + "\n")
-        known = read_json(path / MANIFEST_NAME)
+        known = read_manifest(path)
         differences = _find_differences(known, json.loads(json.dumps(manifest)))
         if differences:
             more = [f"and {len(differences) - _MAX_DIFFERENCES} more"] if len(differences) > _MAX_DIFFERENCES else []
@@ -87,7 +94,7 @@ class PredictionFolder:
             return
         path = self.records / f".{unit_name(place)}.lock"
         with _lock(path, wait=wait) as is_locked:
-            yield is_locked and not self._record(place).exists()
+            yield is_locked is not False and not self._record(place).exists()
             if self._record(place).exists():
                 path.unlink(missing_ok=True)
 
@@ -114,6 +121,10 @@ class PredictionFolder:
         bad = [image for place in range(self._num_units) for image in self.read_record(place)["bad"]]
         if bad:
             write_whole(self.path / BAD_NAME, "".join(json.dumps(image) + "\n" for image in bad))
+        else:  # that were bad, and have been read since
+            (self.path / BAD_NAME).unlink(missing_ok=True)
+        if not self._has_locks:  # somebody may still be writing
+            return bad
         for left in [*self.results.glob(".*.tmp"), *self.records.glob(".*.tmp"), *self.records.glob(".*.lock")]:
             left.unlink(missing_ok=True)
         return bad
@@ -133,6 +144,8 @@ def check_folder(path: Path) -> None:
     foreign = [name for name in names if not name.startswith((_LOCK_NAME, f".{MANIFEST_NAME}"))]
     if foreign and MANIFEST_NAME not in names:
         raise InputError(f"--output {path}: is there, and holds no predictions to go on with; name a new folder")
+    if MANIFEST_NAME in names:
+        read_manifest(path)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -162,15 +175,16 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether this process holds the lock now; the kernel takes it back when the process ends."""
+def _lock(path: Path, *, wait: bool) -> Iterator[bool | None]:
+    """Whether this process holds the lock now; the kernel takes it back when the process ends. None: there are none."""
     with path.open("ab") as file:
-        is_locked = True
+        is_locked: bool | None = True
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             is_locked = False
         except OSError as error:
+            is_locked = None
             logger.warning("%s: no locks here (%s): units may be computed twice", path.parent, error.strerror)
         yield is_locked
 

@@ -96,10 +96,11 @@ def list_inputs(inputs: Sequence[str], shard_size: int) -> Listing:
             counts["others"] += 1
             continue
         if seen is not None:
-            if path in seen:
+            real = os.path.abspath(path)  # without a/../ too
+            if real in seen:
                 counts["repeated"] += 1
                 continue
-            seen.add(path)
+            seen.add(real)
         if lower.endswith(TAR_SUFFIXES):
             unit = TarUnit(path, _size(path))
             names.update(os.fsencode(f"{path}\0{unit.num_bytes}\n"))

@@ -142,6 +142,8 @@ def decode(item: Item) -> Item:
         error = "no such file"
     except InputError as problem:
         error = str(problem).removeprefix(f"{item.file_name}: ")
+    except MemoryError:
+        raise
     except Exception as problem:  # decoders raise whatever damaged files make them stumble over
         error = f"not a readable image ({type(problem).__name__}: {problem})"
     return Item(item.file_name, item.shard, error=error)

@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Container, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -89,11 +89,14 @@ def predict(args: argparse.Namespace, cfg: CfgNode) -> Summary | None:
     folder = PredictionFolder(Path(args.output), manifest)
     if rank == 0:
         _tell_inputs(listing, folder)
+    options = Options(args.batch_size, args.num_workers, args.confidence_threshold, args.format, args.shard_size)
+    if cfg.RESNET_DET.TEST.SLICE:  # slices are what makes a batch; images are large, and few of them are read ahead
+        options = replace(options, batch_size=1, num_workers=min(args.num_workers, 2))
     return predict_units(
         opened.detector,
         listing.units,
         folder,
-        Options(args.batch_size, args.num_workers, args.confidence_threshold, args.format, args.shard_size),
+        options,
         rank=rank,
         world_size=world_size,
     )

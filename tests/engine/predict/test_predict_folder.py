@@ -31,7 +31,7 @@ def inputs(tmp_path, write_images, write_tar, encode):
     write_images(10)
     members = {"k/1.png": encode(2, 1, 200), "k/1.json": b"{}", "k/2.png": b"broken"}
     write_tar(tmp_path / "shards" / "a.tar", members)
-    path = write_tar(tmp_path / "shards" / "b.tar", {"k/1.png": encode(1)})
+    path = write_tar(tmp_path / "shards" / "b.tar", {"k/3.png": encode(1)})
     path.write_bytes(path.read_bytes()[:1024])
     return [str(tmp_path / name) for name in ("photos", "shards")]
 
@@ -63,7 +63,7 @@ def test_each_image_has_one_row_with_what_was_found(predict, inputs, tmp_path, d
     rows = read_all(tmp_path / "out")
     shards = [str(Path(inputs[1]) / name) for name in ("a.tar", "b.tar")]
     expected = [(None, str(Path(inputs[0]) / f"{i:03d}.png")) for i in range(10)]
-    expected += [(shards[0], "k/1.png"), (shards[0], "k/2.png"), (shards[1], "k/1.png")]
+    expected += [(shards[0], "k/1.png"), (shards[0], "k/2.png"), (shards[1], "k/3.png")]
     assert Counter((row["shard"], row["file_name"]) for row in rows) == Counter(expected)
     assert summary.all.__dict__ == {"images": 13, "detections": 12, "bad": 2, "others": 1}
     assert [row["error"] for row in rows].count(None) == 12
@@ -134,8 +134,12 @@ def test_processes_share_the_units_and_the_first_takes_over(predict, tmp_path, d
     assert read_files(tmp_path / "out") == read_files(tmp_path / "alone")
 
 
+def make_small_manifest(num_units):
+    return {"format": "jsonl", "confidence_threshold": 0.1, "inputs": {"units": num_units}, "detector": {}}
+
+
 def test_two_processes_never_work_on_one_unit(tmp_path):
-    folder = PredictionFolder(tmp_path / "out", {"format": "jsonl", "inputs": {"units": 2}})
+    folder = PredictionFolder(tmp_path / "out", make_small_manifest(2))
     with folder.claim(0) as mine, folder.claim(0) as theirs, folder.claim(1) as other:
         assert (mine, theirs, other) == (True, False, True)
     with folder.claim(0) as mine:
@@ -146,7 +150,7 @@ def test_two_processes_never_work_on_one_unit(tmp_path):
 
 
 def test_a_lock_ends_with_the_process_that_holds_it(tmp_path):
-    folder = PredictionFolder(tmp_path / "out", {"format": "jsonl", "inputs": {"units": 1}})
+    folder = PredictionFolder(tmp_path / "out", make_small_manifest(1))
     code = (
         "import fcntl, os, sys; f = open(sys.argv[1], 'ab'); fcntl.flock(f, fcntl.LOCK_EX); print(flush=True); input()"
     )
@@ -194,6 +198,51 @@ def test_a_folder_with_other_files_is_refused(predict, tmp_path):
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("manifest", ["[1]", '{"name": "an app"}', '{"inputs": 3, "detector": "x", "format": "jsonl"}'])
+def test_a_manifest_of_another_program_is_refused(predict, tmp_path, manifest):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "manifest.json").write_text(manifest)
+    with pytest.raises(InputError, match=r"manifest.json: was not written by tools/predict.py"):
+        predict()
+    with pytest.raises(InputError, match=r"manifest.json: was not written by tools/predict.py"):
+        read_predictions(tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_an_image_that_is_read_again_is_bad_no_more(predict, inputs, tmp_path, encode):
+    del inputs[1]
+    image = tmp_path / "photos" / "003.png"
+    image.write_bytes(b"away")
+    assert [bad["file_name"] for bad in predict().bad] == [str(image)]
+    assert (tmp_path / "out" / "bad_images.jsonl").is_file()
+    image.write_bytes(encode())
+    (tmp_path / "out" / "records" / "000000.json").unlink()
+    assert predict().bad == []
+    assert not (tmp_path / "out" / "bad_images.jsonl").exists()
+
+
+def test_where_there_are_no_locks_files_of_others_stay(predict, tmp_path, monkeypatch, caplog):
+    def fail(*_):
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr("resnet_det.engine.predict.folder.fcntl.flock", fail)
+    (tmp_path / "out" / "results").mkdir(parents=True)
+    (tmp_path / "out" / "results" / ".000000.jsonl.other.7.tmp").write_text("half a line")
+    (tmp_path / "out" / "records").mkdir()
+    monkeypatch.setattr("resnet_det.engine.predict.folder.check_folder", lambda _: None)
+    assert predict().all.images == 13
+    assert "no locks here (Operation not supported): units may be computed twice" in caplog.text
+    assert (tmp_path / "out" / "results" / ".000000.jsonl.other.7.tmp").is_file()
+
+
+def test_images_of_the_same_name_cannot_be_told_apart_in_evaluation(predict, tmp_path, write_tar, encode):
+    for name in "ab":
+        write_tar(tmp_path / "shards" / f"{name}.tar", {"same.png": encode(1)})
+    predict()
+    with pytest.raises(InputError, match=r"same.png is there twice"):
+        read_predictions(tmp_path / "out")
+
+
 def test_an_image_that_the_detector_refuses_is_told_and_the_others_of_its_batch_are_not(predict, inputs, encode):
     (Path(inputs[0]) / "001.png").write_bytes(encode(size=(10, 1)))
     summary = predict()
@@ -237,6 +286,7 @@ def test_evaluation_takes_the_folder_once_it_is_whole(predict, inputs, tmp_path,
     )
     assert analysis.metrics["AP"] == pytest.approx(100)
     assert "has only detections with a score of at least 0.1" in caplog.text
+    assert "could not be read" not in caplog.text
     (tmp_path / "out" / "records" / "000001.json").unlink()
     with pytest.raises(InputError, match="1 of 3 units are not predicted yet; the same call"):
         evaluate_files(path, tmp_path / "out")
