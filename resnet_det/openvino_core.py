@@ -11,9 +11,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import logging
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 HOW_TO_INSTALL = "it is not part of the plain set-up: pip install openvino nncf"
@@ -46,6 +47,31 @@ def _make_core() -> Any:
     except RuntimeError as error:
         raise ImportError(f"OpenVINO cannot load its CPU plugin: {error}") from error
     return core
+
+
+def quantize(network: Any, samples: Sequence[Any], transform: Callable, ignored: Sequence[str] = ()) -> Any:
+    """``network`` (of OpenVINO, or ONNX) in int8, by NNCF.
+
+    Args:
+        samples: that the ranges of its features are taken from.
+        transform: makes of each what the network takes.
+        ignored: names of operations that stay as they are.
+
+    Raises:
+        ImportError: NNCF is not installed.
+    """
+    try:
+        import nncf
+    except ImportError as error:
+        raise ImportError(f"NNCF is needed for int8; {HOW_TO_INSTALL}") from error
+    nncf.set_log_level(logging.WARNING)  # else it names each operation that it leaves as it is
+    with keep_signal_stack():
+        return nncf.quantize(
+            network,
+            nncf.Dataset(samples, transform),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=list(ignored)),
+        )
 
 
 class _SignalStack(ctypes.Structure):

@@ -16,7 +16,7 @@ from torch import nn
 
 from resnet_det.deploy.runtimes import METADATA_FILE, METADATA_KEY
 from resnet_det.errors import InputError
-from resnet_det.openvino_core import keep_signal_stack
+from resnet_det.openvino_core import quantize
 
 OPSET = 20
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
@@ -46,8 +46,12 @@ def check_precision(kind: str, precision: str) -> None:
 def check_libraries(formats: Sequence[str], precision: str) -> None:
     """
     Raises:
-        InputError: a library is not installed.
+        InputError: a library is not installed, or torch is too old.
     """
+    if not hasattr(torch.export.Dim, "DYNAMIC"):
+        raise InputError(
+            f"exporting needs a later torch than {torch.__version__}, whose torch.export lacks Dim.DYNAMIC"
+        )
     names = {name for kind in formats for name in NEEDED[kind]} | ({"nncf"} if precision == "int8" else set())
     missing = sorted(name for name in names if importlib.util.find_spec(name) is None)
     if missing:
@@ -135,12 +139,12 @@ def write_files(
 
 
 def _quantize(model: Any, batches: Sequence[Batch]) -> Any:
-    import nncf
-
-    data = nncf.Dataset(batches, lambda batch: {"images": batch[0], "sizes": batch[1]})
-    ignored = nncf.IgnoredScope(names=find_what_stays(_read_graph(model)))
-    with keep_signal_stack():
-        return nncf.quantize(model, data, subset_size=len(batches), ignored_scope=ignored)
+    return quantize(
+        model,
+        batches,
+        lambda batch: {"images": batch[0], "sizes": batch[1]},
+        ignored=find_what_stays(_read_graph(model)),
+    )
 
 
 def find_what_stays(graph: Graph) -> list[str]:

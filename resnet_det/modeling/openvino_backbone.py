@@ -17,7 +17,7 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from resnet_det.openvino_core import HOW_TO_INSTALL, get_core, import_openvino, keep_signal_stack
+from resnet_det.openvino_core import get_core, import_openvino, quantize
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,8 @@ class OpenVinoBackbone(Backbone):
             self._subsampled = backbone.top_block.in_feature
         self._network = _convert(backbone, self._computed, in_channels)
         if dtype == torch.int8:
-            self._network = _quantize(self._network, samples)
+            images = [sample.float().contiguous().numpy() for sample in samples]
+            self._network = quantize(self._network, images, np.asarray)
         self._compiled: Any = None
         self._requests = threading.local()
         self._lock = threading.Lock()
@@ -174,13 +175,3 @@ def _convert(backbone: Backbone, names: Sequence[str], in_channels: int) -> Any:
             return openvino.convert_model(traced, input=openvino.PartialShape([-1, in_channels, -1, -1]))
     except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
         raise ValueError(f"OpenVINO cannot convert the backbone: {error}") from error
-
-
-def _quantize(network: Any, samples: Sequence[torch.Tensor]) -> Any:
-    try:
-        import nncf
-    except ImportError as error:
-        raise ImportError(f"NNCF is needed for int8; {HOW_TO_INSTALL}") from error
-    images = [sample.float().contiguous().numpy() for sample in samples]
-    with keep_signal_stack():
-        return nncf.quantize(network, nncf.Dataset(images, np.asarray), subset_size=len(images))

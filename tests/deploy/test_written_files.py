@@ -29,6 +29,7 @@ from resnet_det.deploy.export import (
 from resnet_det.errors import InputError
 
 KINDS = list(FILES)
+pytestmark = pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="this torch.export lacks Dim.DYNAMIC")
 
 
 class Toy(nn.Module):
@@ -207,6 +208,12 @@ def test_a_missing_library_is_named_before_any_work(monkeypatch):
     with pytest.raises(InputError, match=r"needs nncf, onnx, onnxruntime, onnxscript, which .*resnet_det\[export\]"):
         check_libraries(["onnx"], "int8")
     check_libraries(["torch"], "float32")
+
+
+def test_a_torch_that_cannot_export_is_told(monkeypatch):
+    monkeypatch.delattr(torch.export.Dim, "DYNAMIC")
+    with pytest.raises(InputError, match=r"exporting needs a later torch: torch.export of \d"):
+        check_libraries(["torch"], "float32")
 
 
 def test_what_depends_on_values_cannot_be_traced():
