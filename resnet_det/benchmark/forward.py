@@ -2,8 +2,9 @@
 
 Ours is prepared (resnet_det.prepare_for_inference). Without --config-file, an R-50-FPN backbone runs on random numbers.
 With it, whole detectors run on images of DATASETS.TEST, with random weights unless --weights are given. "openvino" is
-ours with a backbone that OpenVINO computes, in int8 too, calibrated on the measured images. "exported-onnx" and
-"exported-openvino" are ours as a whole in a file (tools/export_model.py), run by ONNX Runtime and OpenVINO.
+ours with a backbone and dense head that OpenVINO computes, in int8 too, calibrated on the measured images.
+"exported-onnx" and "exported-openvino" are ours as a whole in a file (tools/export_model.py), run by ONNX Runtime and
+OpenVINO.
 """
 
 from __future__ import annotations

@@ -1,13 +1,9 @@
-"""Backbones that OpenVINO computes, inside Detectron2's detectors."""
+"""Backbones and dense heads that OpenVINO computes, inside Detectron2's detectors."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import tempfile
-import threading
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,11 +13,8 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import nn
 
-from resnet_det.openvino_core import get_core, import_openvino, quantize
+from resnet_det.modeling.openvino_network import OpenVinoNetwork
 
-logger = logging.getLogger(__name__)
-
-OPENVINO_DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 MULTIPLE = 64  # sides of the example that is traced; those of images are free
 
 
@@ -46,15 +39,9 @@ class OpenVinoBackbone(Backbone):
             in_channels: C.
 
         Raises:
-            ImportError: OpenVINO, or for int8 NNCF, is not installed.
-            ValueError: another dtype; int8 without samples; a layer that OpenVINO does not have.
+            ImportError, ValueError: see :class:`OpenVinoNetwork`.
         """
         super().__init__()
-        if dtype not in OPENVINO_DTYPES:
-            raise ValueError(f"dtype is {dtype}; choose one of {', '.join(map(str, OPENVINO_DTYPES))} for OpenVINO")
-        if dtype == torch.int8 and not samples:
-            raise ValueError("int8 needs calibration: images of the kind that will be looked at")
-        self.dtype = dtype
         self._shapes = dict(backbone.output_shape())
         self._size_divisibility = backbone.size_divisibility
         self._padding_constraints = dict(getattr(backbone, "padding_constraints", {}))
@@ -63,13 +50,18 @@ class OpenVinoBackbone(Backbone):
         if isinstance(getattr(backbone, "top_block", None), LastLevelMaxPool):
             self._computed.pop()
             self._subsampled = backbone.top_block.in_feature
-        self._network = _convert(backbone, self._computed, in_channels)
-        if dtype == torch.int8:
-            images = [sample.float().contiguous().numpy() for sample in samples]
-            self._network = quantize(self._network, images, np.asarray)
-        self._compiled: Any = None
-        self._requests = threading.local()
-        self._lock = threading.Lock()
+        self.network = OpenVinoNetwork(
+            _Features(backbone, self._computed),
+            [torch.rand(2, in_channels, 2 * MULTIPLE, 3 * MULTIPLE)],
+            [(-1, in_channels, -1, -1)],
+            dtype,
+            samples,
+            lambda sample: sample.float().contiguous().numpy(),
+        )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.network.dtype
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         return dict(self._shapes)
@@ -84,51 +76,80 @@ class OpenVinoBackbone(Backbone):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        if x.device.type != "cpu":
-            raise ValueError(f"the images are on {x.device}, and OpenVINO's backbone computes on the CPU alone")
-        request = getattr(self._requests, "request", None)
-        if request is None:  # each thread has one of its own, as a request holds what it computes
-            request = self._requests.request = self._compile().create_infer_request()
-        found = request.infer([x.detach().float().contiguous().numpy()], share_inputs=True, share_outputs=False)
-        features = {
-            name: torch.from_numpy(value).permute(0, 3, 1, 2)
-            for name, value in zip(self._computed, found.values(), strict=True)
-        }
+        _refuse_other_devices(x)
+        found = self.network(x.detach().float().contiguous().numpy())
+        features = dict(zip(self._computed, map(_from_channels_last, found), strict=True))
         if self._subsampled:
             subsampled = features[self._subsampled][:, :, ::2, ::2]
             features[list(self._shapes)[-1]] = subsampled.contiguous(memory_format=torch.channels_last)
         return features
 
-    def _compile(self) -> Any:
-        with self._lock:
-            if self._compiled is None:
-                core = get_core()
-                kinds = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-                if self.dtype == torch.bfloat16 and "BF16" not in kinds:
-                    logger.warning("OpenVINO has no bfloat16 on this processor: it computes in float32")
-                hints = {
-                    "INFERENCE_PRECISION_HINT": "bf16" if self.dtype == torch.bfloat16 else "f32",
-                    "PERFORMANCE_HINT": "LATENCY",
-                    "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                }
-                self._compiled = core.compile_model(self._network, "CPU", hints)
-        return self._compiled
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {key: value for key, value in self.__dict__.items() if key not in ("_compiled", "_requests", "_lock")}
-        with tempfile.TemporaryDirectory() as folder:
-            files = Path(folder, "network.xml"), Path(folder, "network.bin")
-            import_openvino().serialize(self._network, *map(str, files))
-            state["_network"] = tuple(file.read_bytes() for file in files)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._network = import_openvino().Core().read_model(*self._network)
-        self._compiled, self._requests, self._lock = None, threading.local(), threading.Lock()
-
     def extra_repr(self) -> str:
         return f"dtype={self.dtype}, outputs={list(self._shapes)}"
+
+
+class OpenVinoHead(nn.Module):
+    """A head over all levels of an FPN, such as an RPN's or RetinaNet's, that OpenVINO computes on the CPU.
+
+    Shapes:
+        features: (N, C, H, W) float32 of each level; out: what the head gives, lists with a tensor for each level.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        levels: Sequence[ShapeSpec],
+        dtype: torch.dtype,
+        backbone: Backbone,
+        names: Sequence[str],
+        samples: Sequence[torch.Tensor] = (),
+    ) -> None:
+        """
+        Args:
+            head: in evaluation mode; it takes a list of features, and gives two lists of as many tensors. It is not
+                changed.
+            levels: of its inputs.
+            backbone: in torch; int8's ranges are taken from its features ``names`` of ``samples``, normalized images.
+
+        Raises:
+            ImportError, ValueError: see :class:`OpenVinoNetwork`.
+        """
+        super().__init__()
+        self.num_levels = len(levels)
+        sides = [max(2 * MULTIPLE // level.stride, 1) for level in levels]
+        self.network = OpenVinoNetwork(
+            _Head(head),
+            [torch.rand(2, side, side + 1, level.channels) for side, level in zip(sides, levels, strict=True)],
+            [(-1, -1, -1, level.channels) for level in levels],
+            dtype,
+            samples,
+            lambda sample: [_to_channels_last(backbone(sample)[name]) for name in names],
+        )
+
+    @torch.no_grad()
+    def forward(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        if len(features) != self.num_levels:
+            raise ValueError(f"{len(features)} feature maps, and this head takes {self.num_levels}, as it was made for")
+        for feature in features:
+            _refuse_other_devices(feature)
+        found = list(map(_from_channels_last, self.network(*map(_to_channels_last, features))))
+        return found[: len(features)], found[len(features) :]
+
+    def extra_repr(self) -> str:
+        return f"dtype={self.network.dtype}, levels={self.num_levels}"
+
+
+def _refuse_other_devices(x: torch.Tensor) -> None:
+    if x.device.type != "cpu":
+        raise ValueError(f"the images are on {x.device}, and OpenVINO's backbone computes on the CPU alone")
+
+
+def _to_channels_last(feature: torch.Tensor) -> np.ndarray:
+    return feature.detach().float().permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _from_channels_last(value: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(value).permute(0, 3, 1, 2)
 
 
 class _StopError(Exception):
@@ -153,8 +174,10 @@ def record_inputs(model: nn.Module, part: nn.Module, inputs: Iterable[Any]) -> l
     return recorded
 
 
-class _ChannelsLast(nn.Module):
+class _Features(nn.Module):
     """The features of ``backbone`` in the order of ``names``, with the channels as the last axis."""
+
+    title = "backbone"
 
     def __init__(self, backbone: nn.Module, names: Iterable[str]) -> None:
         super().__init__()
@@ -165,13 +188,15 @@ class _ChannelsLast(nn.Module):
         return tuple(features[name].permute(0, 2, 3, 1) for name in self.names)
 
 
-def _convert(backbone: Backbone, names: Sequence[str], in_channels: int) -> Any:
-    openvino = import_openvino()
-    example = torch.rand(2, in_channels, 2 * MULTIPLE, 3 * MULTIPLE)  # a batch of one would be baked in
-    try:
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
-            # OpenVINO's own tracing would compare two runs of the net to 1e-5, and warn of rounding.
-            traced = torch.jit.trace(_ChannelsLast(backbone, names), example, strict=False, check_trace=False)
-            return openvino.convert_model(traced, input=openvino.PartialShape([-1, in_channels, -1, -1]))
-    except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
-        raise ValueError(f"OpenVINO cannot convert the backbone: {error}") from error
+class _Head(nn.Module):
+    """``head`` on features with the channels as the last axis, as all that it gives has it."""
+
+    title = "head"
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, *features: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        first, second = self.head([feature.permute(0, 3, 1, 2) for feature in features])
+        return tuple(value.permute(0, 2, 3, 1) for value in (*first, *second))

@@ -33,7 +33,7 @@ class PreparedPart(nn.Module):
     prepared_dtype: torch.dtype
 
     def enter_precision(self) -> AbstractContextManager:
-        device_type = next(self.parameters()).device.type
+        device_type = next((parameter.device.type for parameter in self.parameters()), "cpu")  # OpenVINO's have none
         if self.prepared_dtype == torch.float32 or not torch.amp.is_autocast_available(device_type):
             return nullcontext()
         return torch.autocast(device_type, self.prepared_dtype, cache_enabled=False)

@@ -18,7 +18,7 @@ from models import make_inputs, randomise_norms_
 from test_prepared import MASK_RCNN, differ, make_model, run_parts
 
 from resnet_det import make_resnet, prepare_for_inference
-from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
+from resnet_det.modeling.openvino_backbone import OpenVinoBackbone, OpenVinoHead
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.openvino_core import import_openvino, keep_signal_stack
 
@@ -118,6 +118,10 @@ def test_every_kind_of_detector_computes_the_same(config):
     inputs = make_inputs(cfg)
     fast = prepare(model)
     assert isinstance(fast, type(model))
+    head = fast.head if hasattr(fast, "head") else fast.proposal_generator.rpn_head
+    assert isinstance(head, OpenVinoHead)
+    with pytest.raises(ValueError, match="0 feature maps, and this head takes "):
+        head([])
     images = model.preprocess_image(inputs).tensor
     assert differ(fast.backbone(images).values(), model.backbone(images).values()) < 1e-4
     for found, expected in zip(fast(inputs), model(inputs), strict=True):
@@ -136,7 +140,7 @@ def test_int8_in_a_detector_takes_images_as_the_model_does():
     cfg, model = make_model()
     inputs = make_inputs(cfg)
     fast = prepare(model, torch.int8, inputs)
-    assert fast.backbone.dtype == torch.int8
+    assert fast.backbone.dtype == fast.proposal_generator.rpn_head.network.dtype == torch.int8
     assert 1e-4 < differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1
     assert fast.roi_heads.box_head.fc1.weight.dtype == torch.float32
 

@@ -54,7 +54,7 @@ def run_parts(model, cfg):
     levels = [features[name] for name in heads.box_in_features]
     scores, deltas = heads.box_predictor(heads.box_head(heads.box_pooler(levels, boxes)))
     logits = heads.mask_head.layers(heads.mask_pooler(levels, boxes))
-    rpn = model.proposal_generator.rpn_head(levels)
+    rpn = model.proposal_generator.rpn_head([features[name] for name in model.proposal_generator.in_features])
     return [*features.values(), scores, deltas, logits, *rpn[0], *rpn[1]]
 
 
