@@ -77,6 +77,20 @@ def randomise_norms_(model: nn.Module, seed: int = 0) -> None:
                 module.running_var.copy_(uniform(module.running_var, 0.5, 1.5))
 
 
+def write_random_weights(config: Path, opts: list[str], path: Path) -> Path:
+    """Write to ``path`` weights of a detector that finds something: random, with class scores that differ."""
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    cfg.merge_from_file(str(config))
+    cfg.merge_from_list(opts)
+    torch.manual_seed(3)
+    model = build_model(cfg)
+    randomise_norms_(model)
+    nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
 def make_inputs(cfg: CfgNode, sizes: tuple[tuple[int, int], ...] = ((96, 128), (110, 90)), seed: int = 0) -> list[dict]:
     """A batch of random images (height, width) with two objects each, annotated with all that ``cfg`` trains on."""
     generator = torch.Generator().manual_seed(seed)

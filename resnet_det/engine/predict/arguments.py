@@ -12,7 +12,7 @@ from resnet_det.data import register_cfg_datasets
 from resnet_det.engine.predict.results import WRITERS
 from resnet_det.engine.slicing import add_slice_arguments, set_slice_keys_
 from resnet_det.engine.startup import fall_back_to_cpu
-from resnet_det.engine.visualize.arguments import fit_to_known_dataset_
+from resnet_det.engine.visualize.arguments import add_detector_arguments, fit_to_known_dataset_
 from resnet_det.errors import InputError
 
 EPILOG = """
@@ -47,14 +47,7 @@ def build_predict_parser() -> argparse.ArgumentParser:
         "--output", required=True, metavar="FOLDER", help="new, or with predictions of the same call to go on with"
     )
     detector = parser.add_argument_group("detector")
-    detector.add_argument(
-        "--config-file", default="", metavar="FILE", help="config of the model, such as config.yaml in OUTPUT_DIR"
-    )
-    detector.add_argument(
-        "--exported",
-        metavar="PATH",
-        help="in place of --config-file: a detector that tools/export_model.py has written, its file or folder",
-    )
+    add_detector_arguments(detector)
     detector.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], help="KEY VALUE pairs that change the config; the last flag"
     )

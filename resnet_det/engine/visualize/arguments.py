@@ -36,14 +36,8 @@ and passed over. Exit status 2 for a wrong input.
 """
 
 
-def build_visualize_parser() -> argparse.ArgumentParser:
-    """The flags of Detectron2's demo, and those for saved results, training data and features."""
-    parser = argparse.ArgumentParser(
-        description="Look at what a model finds (--input, --webcam), at saved results beside the ground truth "
-        "(--results), at training data before and after augmentation (--dataset), and at feature maps (--features).",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_detector_arguments(parser: argparse._ActionsContainer) -> None:
+    """``--config-file`` and ``--exported``."""
     parser.add_argument(
         "--config-file", default="", metavar="FILE", help="config of the model, such as config.yaml in OUTPUT_DIR"
     )
@@ -52,6 +46,17 @@ def build_visualize_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="in place of --config-file: a detector that tools/export_model.py has written, its file or folder",
     )
+
+
+def build_visualize_parser() -> argparse.ArgumentParser:
+    """The flags of Detectron2's demo, and those for saved results, training data and features."""
+    parser = argparse.ArgumentParser(
+        description="Look at what a model finds (--input, --webcam), at saved results beside the ground truth "
+        "(--results), at training data before and after augmentation (--dataset), and at feature maps (--features).",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_detector_arguments(parser)
     what = parser.add_argument_group("what is shown, and where")
     source = what.add_mutually_exclusive_group()
     source.add_argument(

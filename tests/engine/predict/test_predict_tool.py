@@ -14,13 +14,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-import torch
-from detectron2.config import get_cfg
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
-from detectron2.modeling import build_model
-from models import NARROW, QUICK, randomise_norms_
+from models import NARROW, QUICK, write_random_weights
 
-from resnet_det import add_resnet_det_config
 from resnet_det.deploy import Detector
 from resnet_det.engine import setup_model_cfg
 from resnet_det.engine.exporting import export_model
@@ -34,16 +30,8 @@ OPTS += ["INPUT.MIN_SIZE_TEST", "48", "INPUT.MAX_SIZE_TEST", "72", "MODEL.ROI_MA
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory, request):
     """KEY VALUE pairs of a small detector with random weights whose scores differ."""
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(request.config.rootpath / DEMO))
-    cfg.merge_from_list(OPTS)
-    torch.manual_seed(3)
-    model = build_model(cfg)
-    randomise_norms_(model)
-    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
     path = tmp_path_factory.mktemp("tiny") / "weights.pth"
-    torch.save({"model": model.state_dict()}, path)
+    write_random_weights(request.config.rootpath / DEMO, OPTS, path)
     return [*OPTS, "MODEL.WEIGHTS", str(path)]
 
 

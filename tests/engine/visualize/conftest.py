@@ -7,13 +7,9 @@ import itertools
 import cv2
 import numpy as np
 import pytest
-import torch
-from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.modeling import build_model
-from models import randomise_norms_
+from models import write_random_weights
 
-from resnet_det import add_resnet_det_config
 from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -48,16 +44,8 @@ def run(small_data, tmp_path, monkeypatch, request):
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory, request):
     """KEY VALUE for MODEL.WEIGHTS of the demo's detector, random but for scores that differ."""
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(request.config.rootpath / DEMO))
-    cfg.MODEL.DEVICE = "cpu"
-    torch.manual_seed(3)
-    model = build_model(cfg)
-    randomise_norms_(model)
-    torch.nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
     path = tmp_path_factory.mktemp("weights") / "weights.pth"
-    torch.save({"model": model.state_dict()}, path)
+    write_random_weights(request.config.rootpath / DEMO, ["MODEL.DEVICE", "cpu"], path)
     return ["MODEL.WEIGHTS", path]
 
 
