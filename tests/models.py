@@ -13,6 +13,7 @@ from torch import nn
 
 from resnet_det import add_resnet_det_config
 
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 ZOO = Path(detectron2.__path__[0]) / "model_zoo" / "configs"
 
 # KEY VALUE pairs where neither the size of the box head (half of an R-18's weights) nor the report matters.
@@ -30,13 +31,29 @@ OUR_NAMES = {
 
 def zoo_cfg(name: str, **overrides: object) -> CfgNode:
     """The config ``name`` of Detectron2's zoo, on the CPU, without weights; overrides as MODEL__MASK_ON=True."""
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(ZOO / name))
+    cfg = read_config(ZOO / name)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     for key, value in overrides.items():
         cfg.merge_from_list([key.replace("__", "."), value])
     return cfg
+
+
+def read_config(path: Path) -> CfgNode:
+    """The config of a yaml file, with our keys."""
+    cfg = get_cfg()
+    add_resnet_det_config(cfg)
+    cfg.merge_from_file(str(path))
+    return cfg
+
+
+def find_distinct_configs() -> list[str]:
+    """One config of configs/ for each distinct model, whatever the schedule, data, weights and pixels."""
+    models: dict[str, str] = {}
+    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
+        model = read_config(path).MODEL
+        model.WEIGHTS, model.PIXEL_MEAN, model.PIXEL_STD = "", [], []
+        models.setdefault(model.dump(), str(path.relative_to(CONFIGS)))
+    return list(models.values())
 
 
 def with_our_backbone(cfg: CfgNode) -> CfgNode:
@@ -79,9 +96,7 @@ def randomise_norms_(model: nn.Module, seed: int = 0) -> None:
 
 def write_random_weights(config: Path, opts: list[str], path: Path) -> Path:
     """Write to ``path`` weights of a detector that finds something: random, with class scores that differ."""
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(config))
+    cfg = read_config(config)
     cfg.merge_from_list(opts)
     torch.manual_seed(3)
     model = build_model(cfg)

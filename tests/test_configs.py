@@ -2,52 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from models import ZOO, make_inputs
+from models import CONFIGS, ZOO, find_distinct_configs, make_inputs, read_config
 
-from resnet_det import add_resnet_det_config
 from resnet_det.config import check_cfg
 from resnet_det.engine.initial_weights import check_from_scratch
 from resnet_det.weights import find_conventions
 
-ROOT = Path(__file__).resolve().parent.parent / "configs"
 OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_LSJ")
-CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.yaml"))
+NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/**/*.yaml"))
 
 
-def load(path):
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(path))
-    return cfg
+def mark_deep(name):
+    return pytest.param(name, marks=[pytest.mark.long] * (read_config(CONFIGS / name).MODEL.RESNETS.DEPTH > 50))
 
 
-def find_models():
-    """One config for each distinct model, whatever the schedule, data, weights and pixels. Deep nets take long."""
-    models = {}
-    for name in CONFIGS:
-        model = load(ROOT / name).MODEL
-        model.WEIGHTS, model.PIXEL_MEAN, model.PIXEL_STD = "", [], []
-        models.setdefault(model.dump(), pytest.param(name, marks=[pytest.mark.long] * (model.RESNETS.DEPTH > 50)))
-    return models.values()
-
-
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_config_is_right_and_has_our_backbone(name):
-    cfg = load(ROOT / name)
+    cfg = read_config(CONFIGS / name)
     assert check_cfg(cfg) == []
     assert "resnet_det" in cfg.MODEL.BACKBONE.NAME
 
 
-@pytest.mark.parametrize("name", find_models())
+@pytest.mark.parametrize("name", [mark_deep(name) for name in find_distinct_configs()])
 def test_config_builds_and_runs(name):
-    cfg = load(ROOT / name)
+    cfg = read_config(CONFIGS / name)
     cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 16
     model = build_model(cfg)
@@ -62,20 +44,22 @@ def test_config_builds_and_runs(name):
         assert "instances" in model.eval()(inputs[:1])[0]
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_config_differs_from_detectron2s_in_the_backbone_alone(name):
     if not (ZOO / name).is_file():
-        assert name.startswith("demo/") or any(net in name for net in OWN), "a config that Detectron2 has not"
+        assert name.startswith(("demo/", "edge/")) or any(net in name for net in OWN), (
+            "a config that Detectron2 has not"
+        )
         return
-    ours, theirs = load(ROOT / name), load(ZOO / name)
+    ours, theirs = read_config(CONFIGS / name), read_config(ZOO / name)
     assert theirs.MODEL.BACKBONE.NAME.replace("resnet", "resnet_det") == ours.MODEL.BACKBONE.NAME
     theirs.MODEL.BACKBONE.NAME = ours.MODEL.BACKBONE.NAME
     assert ours == theirs
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", NAMES)
 def test_config_has_the_pixels_and_strides_of_its_weights(name):
-    cfg = load(ROOT / name)
+    cfg = read_config(CONFIGS / name)
     if not cfg.MODEL.WEIGHTS:
         assert check_from_scratch(cfg) == []
         return

@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from detectron2.config import get_cfg
 from detectron2.utils.events import EventStorage
-from models import make_inputs
+from models import CONFIGS, make_inputs, read_config
 
-from resnet_det import add_resnet_det_config
 from resnet_det.engine import Trainer
 from resnet_det.engine.step import TrainStep
-
-ROOT = Path(__file__).resolve().parents[2] / "configs"
-
-
-def read(path):
-    cfg = get_cfg()
-    add_resnet_det_config(cfg)
-    cfg.merge_from_file(str(path))
-    return cfg
 
 
 def find_architectures():
     """One config of each kind of detector."""
     kinds = {}
-    for path in sorted(ROOT.glob("*/**/*.yaml")):
-        model = read(path).MODEL
+    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
+        model = read_config(path).MODEL
         if model.RESNETS.NUM_GROUPS > 1 or model.RESNETS.DEPTH > 50:
             continue
         kind = (model.META_ARCHITECTURE, model.ROI_HEADS.NAME, model.BACKBONE.NAME)
         kinds.setdefault((*kind, model.MASK_ON, model.KEYPOINT_ON), path)
-    return [str(path.relative_to(ROOT)) for path in kinds.values()]
+    return [str(path.relative_to(CONFIGS)) for path in kinds.values()]
 
 
 def make_step(cfg, numbers):
@@ -55,9 +42,9 @@ def train(step, iterations):
 
 
 def test_there_are_all_of_them():
-    kinds = {read(ROOT / name).MODEL.META_ARCHITECTURE for name in find_architectures()}
+    kinds = {read_config(CONFIGS / name).MODEL.META_ARCHITECTURE for name in find_architectures()}
     assert kinds == {"GeneralizedRCNN", "RetinaNet", "PanopticFPN"}
-    heads = {read(ROOT / name).MODEL.ROI_HEADS.NAME for name in find_architectures()}
+    heads = {read_config(CONFIGS / name).MODEL.ROI_HEADS.NAME for name in find_architectures()}
     assert heads == {"Res5ROIHeads", "StandardROIHeads", "CascadeROIHeads"}
 
 
@@ -69,7 +56,7 @@ def test_there_are_all_of_them():
     ],
 )
 def test_a_resumed_run_is_the_run_that_was_interrupted(name, tmp_path):
-    cfg = read(ROOT / name)
+    cfg = read_config(CONFIGS / name)
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE, cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 16, 64
     cfg.MODEL.RPN.POST_NMS_TOPK_TRAIN, cfg.SOLVER.BASE_LR = 50, 1e-3
