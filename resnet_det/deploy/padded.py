@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.box_regression import Box2BoxTransform
 from torchvision.ops import nms
 
 DROPPED = -1e4
@@ -72,6 +73,29 @@ def batched_nms(
     keep = torch.zeros_like(scores).reshape(-1)
     keep = keep.scatter(0, order, torch.ones_like(order, dtype=keep.dtype)).reshape(count, number) > 0
     return keep & valid
+
+
+def select_level(
+    scores: torch.Tensor,
+    deltas: torch.Tensor,
+    anchors: torch.Tensor,
+    transform: Box2BoxTransform,
+    limit: int,
+    num_classes: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The ``limit`` highest scores of a feature map, and the boxes they belong to; if there are fewer, dropped ones.
+
+    Shapes:
+        scores: (N, n * num_classes); deltas: (N, n, 4); anchors: (n, 4).
+
+    Returns:
+        Boxes (N, limit, 4), scores, and index in ``scores``, (N, limit).
+    """
+    best, index = F.pad(scores, (0, limit), value=DROPPED).topk(limit, dim=1)
+    index = index.clamp(max=scores.shape[1] - 1)
+    anchor = index // num_classes
+    boxes = transform.apply_deltas(gather_rows(deltas, anchor).reshape(-1, 4), anchors[anchor].reshape(-1, 4))
+    return boxes.reshape(-1, limit, 4), best, index
 
 
 def select_best(

@@ -21,6 +21,7 @@ from resnet_det.deploy.padded import (
     normalize,
     select_best,
     select_detections,
+    select_level,
 )
 
 # Boxes of an image before non-maximum suppression, over all classes: the best ones. Detectron2 takes all that are over
@@ -78,12 +79,9 @@ class ExportableRCNN(nn.Module):
         boxes, scores, levels = [], [], []
         outputs = zip(*rpn.rpn_head(maps), make_anchors(rpn.anchor_generator, maps), strict=True)
         for level, (logits, deltas, anchors) in enumerate(outputs):
-            count = logits.shape[0]
             logits, deltas = permute_to_N_HWA_K(logits, 1)[..., 0], permute_to_N_HWA_K(deltas, 4)
-            best, index = F.pad(logits, (0, limit), value=DROPPED).topk(limit, dim=1)
-            index = index.clamp(max=logits.shape[1] - 1)
-            moved = transform.apply_deltas(gather_rows(deltas, index).reshape(-1, 4), anchors[index].reshape(-1, 4))
-            boxes.append(moved.reshape(count, limit, 4))
+            moved, best, index = select_level(logits, deltas, anchors, transform, limit)
+            boxes.append(moved)
             scores.append(best)
             levels.append(torch.full_like(index, level))
         boxes, scores, levels = torch.cat(boxes, 1), torch.cat(scores, 1), torch.cat(levels, 1)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from detectron2.modeling.meta_arch import RetinaNet
 from detectron2.modeling.meta_arch.retinanet import permute_to_N_HWA_K
 from torch import nn
 
 from resnet_det.deploy.padded import (
-    DROPPED,
     MIN_SCORE,
     clip,
-    gather_rows,
     make_anchors,
     normalize,
     select_detections,
+    select_level,
 )
 
 
@@ -38,14 +36,9 @@ class ExportableRetinaNet(nn.Module):
         outputs = zip(*model.head(maps), make_anchors(model.anchor_generator, maps), strict=True)
         for logits, deltas, anchors in outputs:
             logits, deltas = permute_to_N_HWA_K(logits, num_classes), permute_to_N_HWA_K(deltas, 4)
-            count = logits.shape[0]
-            flat = logits.reshape(count, -1).sigmoid()
-            best, index = F.pad(flat, (0, limit), value=DROPPED).topk(limit, dim=1)
-            index = index.clamp(max=flat.shape[1] - 1)
-            cell = index // num_classes
-            rows = gather_rows(deltas, cell).reshape(-1, 4)
-            moved = model.box2box_transform.apply_deltas(rows, anchors[cell].reshape(-1, 4))
-            boxes.append(moved.reshape(count, limit, 4))
+            flat = logits.flatten(1).sigmoid()
+            moved, best, index = select_level(flat, deltas, anchors, model.box2box_transform, limit, num_classes)
+            boxes.append(moved)
             scores.append(best)
             classes.append(index % num_classes)
         boxes, scores, classes = (torch.cat(parts, 1) for parts in (boxes, scores, classes))

@@ -217,7 +217,7 @@ def hash_results(path: Path) -> str:
     if path.is_file():
         return hash_file(path)
     digest = hashlib.sha256()
-    for part in list_result_files(path):
+    for part in list_result_files(path)[1]:
         digest.update(part.read_bytes())
     return digest.hexdigest()
 

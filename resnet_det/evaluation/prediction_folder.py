@@ -38,8 +38,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def list_result_files(folder: Path) -> list[Path]:
-    """The result files in a folder of predictions, in order.
+def list_result_files(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+    """The manifest of a folder of predictions, and its result files, in order.
 
     Raises:
         InputError: it is none, or not all of it is there.
@@ -56,7 +56,7 @@ def list_result_files(folder: Path) -> list[Path]:
             f"{folder}: {len(missing)} of {len(names)} units are not predicted yet; the same call of tools/predict.py "
             "goes on with them"
         )
-    return [folder / RESULTS_NAME / f"{name}.{manifest['format']}" for name in names]
+    return manifest, [folder / RESULTS_NAME / f"{name}.{manifest['format']}" for name in names]
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
@@ -65,8 +65,8 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: it is none, or not all of it is there.
     """
-    files = list_result_files(folder)
-    threshold = read_manifest(folder)["confidence_threshold"]
+    manifest, files = list_result_files(folder)
+    threshold = manifest["confidence_threshold"]
     if threshold > _USUAL_THRESHOLD:
         logger.warning(
             "%s: has only detections with a score of at least %g; AP counts those below it, too "
