@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
+from resnet_det.stage_specs import StagesSpec, check_stages, fill_stages
+
 # Parts that are chosen by name; modeling has a class for each. A stem has the stride behind its name.
 STEM_STRIDES = {"7x7": 4, "deep": 4, "deep_tiered": 4, "3x3": 1}
 SHORTCUT_NAMES = ("projection", "avg_down", "pad", "none")
 
 # Output channels of a stage, divided by the channels of its 3x3 convolutions at 64 channels per group.
 BLOCK_EXPANSION = {"basic": 1, "bottleneck": 4}
-
-NORM_NAMES = ("", "FrozenBN", "BN", "SyncBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
-
-
-def name_stages(count: int) -> tuple[str, ...]:
-    """Names of the first ``count`` stages: res2, res3, ..."""
-    return tuple(f"res{number}" for number in range(2, 2 + count))
 
 
 @dataclass(frozen=True)
@@ -91,7 +86,7 @@ class BlockSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResNetSpec:
+class ResNetSpec(StagesSpec):
     """A whole ResNet. Every ``None`` follows from the other fields, and is replaced by what follows.
 
     Args:
@@ -153,35 +148,22 @@ class ResNetSpec:
     freeze_at: int = 0
 
     def __post_init__(self) -> None:
-        count = len(self.stage_blocks)
-        defaults = {
-            "dilations": (1,) * count,
-            "deform_stages": (False,) * count,
-            "checkpoint_stages": (False,) * count,
-            "out_features": name_stages(count)[-1:],
-        }
-        for name in ("stage_blocks", "multi_grid", *defaults):
-            value = getattr(self, name)
-            object.__setattr__(self, name, defaults[name] if value is None else tuple(value))
+        none = (False,) * self.num_stages
+        fill_stages(
+            self,
+            stage_blocks=(),
+            dilations=(1,) * self.num_stages,
+            multi_grid=(),
+            deform_stages=none,
+            checkpoint_stages=none,
+        )
         problems = check_resnet_spec(self)
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
-    def stage_names(self) -> tuple[str, ...]:
-        """res2, res3, ...: a name for each of ``stage_blocks``."""
-        return name_stages(len(self.stage_blocks))
-
-    @property
-    def feature_names(self) -> tuple[str, ...]:
-        """What may be in ``out_features``, in the order of computation."""
-        return ("stem", *self.stage_names, *(["linear"] if self.num_classes else []))
-
-    @property
-    def built_stages(self) -> tuple[str, ...]:
-        """Names of the stages up to the last one in ``out_features``."""
-        last = max(self.feature_names.index(name) for name in self.out_features)
-        return self.stage_names[:last]
+    def num_stages(self) -> int:
+        return len(self.stage_blocks)
 
     @property
     def strides(self) -> dict[str, int]:
@@ -236,14 +218,7 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         require(value in known, f"{name} is {value!r}; choose one of {', '.join(known)}")
     if not spec.stage_blocks:
         return [*problems, "stage_blocks is empty; give the number of blocks of each stage, such as 3, 4, 6, 3"]
-    stages = ", ".join(spec.stage_names)
-    for name in ("dilations", "deform_stages", "checkpoint_stages"):
-        values = getattr(spec, name)
-        require(
-            len(values) == len(spec.stage_blocks),
-            f"{name} is {list(values)}; this ResNet has {len(spec.stage_blocks)} stages: give a value for each of "
-            f"{stages}",
-        )
+    problems += check_stages(spec, ["dilations", "deform_stages", "checkpoint_stages"])
     for name in ("stage_blocks", "dilations"):
         require(
             all(value >= 1 for value in getattr(spec, name)),
@@ -251,11 +226,6 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         )
     for name in ("in_channels", "stem_out_channels", "num_groups", "width_per_group"):
         require(getattr(spec, name) >= 1, f"{name} is {getattr(spec, name)}; it must be at least 1")
-    most = 1 + len(spec.stage_blocks)
-    require(
-        spec.freeze_at <= most,
-        f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to {most} (stem and {stages})",
-    )
     if spec.multi_grid:
         num_blocks = spec.stage_blocks[-1]
         require(
@@ -263,11 +233,6 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
             f"multi_grid is {list(spec.multi_grid)}; give a factor of at least 1 for each of the {num_blocks} blocks "
             f"of {spec.stage_names[-1]}",
         )
-    require(
-        callable(spec.norm) or spec.norm in NORM_NAMES,
-        f"norm is {spec.norm!r}; choose one of {', '.join(filter(None, NORM_NAMES))}",
-    )
-    problems += check_names("out_features", spec.out_features, spec.feature_names)
     require(spec.se_reduction >= 0, f"se_reduction is {spec.se_reduction}; give 0 (none) or more (usually 16)")
     require(0 <= spec.stochastic_depth < 1, f"stochastic_depth is {spec.stochastic_depth}; give a chance in [0, 1)")
     require(
@@ -288,16 +253,6 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
             f"basic blocks (depths {depths_of('basic')}) have num_groups 1 and width_per_group 64, "
             f"not {spec.num_groups} and {spec.width_per_group}",
         )
-    return problems
-
-
-def check_names(what: str, names: Sequence[str], known: Sequence[str]) -> list[str]:
-    """Problems of a list of ``names`` that must be out of ``known``, not empty and without repeats."""
-    if not names:
-        return [f"{what} is empty; choose from {', '.join(known)}"]
-    problems = [f"{what} has {name!r}; choose from {', '.join(known)}" for name in names if name not in known]
-    if len(set(names)) < len(names):
-        problems.append(f"{what} is {list(names)}; name each only once")
     return problems
 
 

@@ -17,7 +17,7 @@ from resnet_det.engine.initial_weights import check_from_scratch
 from resnet_det.weights import find_conventions
 
 ROOT = Path(__file__).resolve().parent.parent / "configs"
-OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_LSJ")
+OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_DenseNet_", "_LSJ")
 CONFIGS = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("*/**/*.yaml"))
 
 
@@ -42,7 +42,7 @@ def find_models():
 def test_config_is_right_and_has_our_backbone(name):
     cfg = load(ROOT / name)
     assert check_cfg(cfg) == []
-    assert "resnet_det" in cfg.MODEL.BACKBONE.NAME
+    assert "_det_" in cfg.MODEL.BACKBONE.NAME
 
 
 @pytest.mark.parametrize("name", find_models())

@@ -71,7 +71,7 @@ def test_unknown_depth_names_the_choices():
         ({"out_features": ()}, "out_features is empty"),
         ({"out_features": ("res2", "res2")}, "name each only once"),
         ({"freeze_at": 6}, "freeze_at is 6; choose 0 .* to 5"),
-        ({"stage_blocks": (3, 4, 6), "dilations": (1, 1, 1, 2)}, "dilations is .*; this ResNet has 3 stages"),
+        ({"stage_blocks": (3, 4, 6), "dilations": (1, 1, 1, 2)}, "dilations is .*, and there are 3 stages"),
         ({"stage_blocks": (3, 4, 6), "freeze_at": 5}, "freeze_at is 5; choose 0 .nothing. to 4 .stem and res2, res3, "),
         ({"stage_blocks": ()}, "stage_blocks is empty; give the number of blocks of each stage"),
         (

@@ -12,7 +12,7 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import check_names
+from resnet_det.stage_specs import check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
 

@@ -17,7 +17,8 @@ from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, check_names, find_depth, make_spec, name_stages
+from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, find_depth, make_spec
+from resnet_det.stage_specs import check_names, name_stages
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
 # more often.

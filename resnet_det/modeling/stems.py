@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from detectron2.layers import CNNBlockBase
 
+from resnet_det.densenet_specs import DenseNetSpec
 from resnet_det.modeling.layers import make_conv
 from resnet_det.specs import STEM_STRIDES, ResNetSpec
 
@@ -101,7 +102,7 @@ _STEMS = {
 }
 
 
-def make_stem(spec: ResNetSpec) -> Stem:
+def make_stem(spec: ResNetSpec | DenseNetSpec) -> Stem:
     """The stem that ``spec`` names."""
     stem, kwargs = _STEMS[spec.stem]
     return stem(spec.in_channels, spec.stem_out_channels, spec.norm, for_preact=spec.preact, **kwargs)

@@ -61,6 +61,7 @@ _TORCHVISION = {
     **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnet101", "resnet152"), _RESNET),
     **dict.fromkeys(("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"), _RESNEXT),
     **dict.fromkeys(("wide_resnet50_2", "wide_resnet101_2"), "arXiv 1605.07146"),
+    **dict.fromkeys(("densenet121", "densenet161", "densenet169", "densenet201"), "arXiv 1608.06993"),
 }
 
 # Under the path at dl.fbaipublicfiles.com. The licence is that of Detectron2's MODEL_ZOO.md.

@@ -1,10 +1,11 @@
-"""Say in words which ResNet a set of tensors, or a spec, is."""
+"""Say in words which net a set of tensors, or a spec, is."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
 
+from resnet_det.densenet_specs import DENSENETS, DenseNetSpec
 from resnet_det.specs import DEPTHS, ResNetSpec
 
 
@@ -23,18 +24,32 @@ def describe_resnet(block: str, stage_blocks: Sequence[int], num_groups: int = 1
     return f"ResNet-{depth}"
 
 
-def describe_spec(spec: ResNetSpec) -> str:
+def describe_densenet(stage_layers: Sequence[int], growth_rate: int) -> str:
+    """The name of a DenseNet: "DenseNet-121", or its layers."""
+    for depth, spec in DENSENETS.items():
+        if (spec.stage_layers, spec.growth_rate) == (tuple(stage_layers), growth_rate):
+            return f"DenseNet-{depth}"
+    return f"DenseNet of {', '.join(map(str, stage_layers))} layers that add {growth_rate} channels"
+
+
+def describe_spec(spec: ResNetSpec | DenseNetSpec) -> str:
+    if isinstance(spec, DenseNetSpec):
+        return describe_densenet(spec.stage_layers, spec.growth_rate)
     return describe_resnet(spec.block, spec.stage_blocks, spec.num_groups, spec.width_per_group)
 
 
 def describe_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
-    """The name of the ResNet whose tensors, by Detectron2's names, have these ``shapes``."""
+    """The name of the net whose tensors, by Detectron2's names, have these ``shapes``."""
     found = [match for name in shapes if (match := re.match(r"res(\d+)\.(\d+)\.", name))]
     if not found:
         return "no ResNet"
     stage_blocks = [0] * (max(int(match[1]) for match in found) - 1)
     for match in found:
         stage_blocks[int(match[1]) - 2] = max(stage_blocks[int(match[1]) - 2], int(match[2]) + 1)
+    conv1, conv2 = (shapes.get(f"res2.0.{name}.weight", ()) for name in ("conv1", "conv2"))
+    if "res2.0.conv3.weight" not in shapes and tuple(conv1[2:]) == (1, 1) and conv2:
+        # The first of a stage's blocks is the transition, but for res2's.
+        return describe_densenet([count - (index > 0) for index, count in enumerate(stage_blocks)], conv2[0])
     if "res2.0.conv3.weight" not in shapes:
         return describe_resnet("basic", stage_blocks)
     width, per_group = shapes["res2.0.conv2.weight"][:2] if "res2.0.conv2.weight" in shapes else (64, 64)

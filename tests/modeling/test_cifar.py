@@ -151,8 +151,11 @@ def test_a_detector_over_fewer_stages(default_cfg, kind):
     [
         (["MODEL.RESNETS.RES5_DILATION", 2], "RES5_DILATION 2, and there are 3 stages, from res2 on"),
         (["MODEL.BACKBONE.FREEZE_AT", 5], "freeze_at is 5; choose 0 .nothing. to 4"),
-        (["MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, True, True]], "deform_stages is .*; this ResNet has 3"),
-        (["MODEL.RESNET_DET.CHECKPOINT_STAGES", [True]], "checkpoint_stages is .True.; this ResNet has 3 stages"),
+        (
+            ["MODEL.RESNETS.DEFORM_ON_PER_STAGE", [False, False, True, True]],
+            "deform_stages is .*, and there are 3 st",
+        ),
+        (["MODEL.RESNET_DET.CHECKPOINT_STAGES", [True]], "checkpoint_stages is .True., and there are 3 stages"),
         (["MODEL.RESNETS.STEM_OUT_CHANNELS", 64], "shortcut pad .* res2_out_channels is 16, stem_out_channels 64"),
     ],
 )

@@ -248,7 +248,7 @@ def test_classification_head():
         ({"preact": True, "zero_init_residual": True}, "zero_init_residual needs a trainable norm"),
         ({"preact": True, "deform_stages": (True,) * 4}, "preact blocks have no deformable"),
         ({"out_features": ("linear",)}, "out_features has 'linear'; choose from stem, res2"),
-        ({"checkpoint_stages": (True,)}, "this ResNet has 4 stages: give a value for each of res2, res3, res4, res5"),
+        ({"checkpoint_stages": (True,)}, "there are 4 stages: give a value for each of res2, res3, res4, res5"),
         ({"norm": "IN", "stem": "x"}, "stem is 'x'.*norm is 'IN'"),
     ],
 )
