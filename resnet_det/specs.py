@@ -58,17 +58,26 @@ class DeformSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttentionSpec:
+    """Self-attention in a bottleneck (arXiv 2101.11605): its heads, and the distances in rows or columns, from 0 to
+    ``extent - 1``, that it tells apart. 42 positions of stride 32 are 1344 pixels."""
+
+    num_heads: int = 4
+    extent: int = 42
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlockSpec:
     """One residual block. Channel counts and ``stride`` are those of the whole block.
 
     Args:
         bottleneck: what a bottleneck takes and a basic block does not: ``bottleneck_channels``, ``num_groups``,
-            ``stride_in_1x1``.
+            ``stride_in_1x1``, ``attention``.
     """
 
     in_channels: int
     out_channels: int
-    bottleneck: dict[str, int | bool] = field(default_factory=dict)
+    bottleneck: dict[str, int | bool | AttentionSpec | None] = field(default_factory=dict)
     stride: int = 1
     dilation: int = 1
     norm: str | Callable = "BN"
@@ -105,6 +114,8 @@ class ResNetSpec(StagesSpec):
         multi_grid: factors of the dilation of each block of the last stage (arXiv 1706.05587, section 3.1); empty: all
             1.
         deform_stages: which stages use deformable convolution, and ``deform``: of which kind.
+        attention_stages: in which stages self-attention stands in place of the 3x3 convolutions of bottlenecks (BoTNet,
+            arXiv 2101.11605: the last), and ``attention``: of which kind. A dilated one keeps its resolution.
         stem: "7x7"; "deep" (three 3x3 convolutions: ResNet-C of arXiv 1812.01187, section 4.2); "deep_tiered" (timm's:
             deep, and narrower at the start); "3x3" (one convolution at full resolution: 1512.03385, section 4.2).
         shortcut: what a block adds where the shape changes: "projection" (1x1 convolution, strided: option B of
@@ -136,6 +147,8 @@ class ResNetSpec(StagesSpec):
     multi_grid: tuple[int, ...] = ()
     deform_stages: tuple[bool, ...] | None = None
     deform: DeformSpec = DeformSpec()
+    attention_stages: tuple[bool, ...] | None = None
+    attention: AttentionSpec = AttentionSpec()
     stem: str = "7x7"
     shortcut: str = "projection"
     preact: bool = False
@@ -155,6 +168,7 @@ class ResNetSpec(StagesSpec):
             dilations=(1,) * self.num_stages,
             multi_grid=(),
             deform_stages=none,
+            attention_stages=none,
             checkpoint_stages=none,
         )
         problems = check_resnet_spec(self)
@@ -185,6 +199,7 @@ class ResNetSpec(StagesSpec):
             "bottleneck_channels": self.num_groups * self.width_per_group * 2**index,
             "num_groups": self.num_groups,
             "stride_in_1x1": self.stride_in_1x1,
+            "attention": self.attention if self.attention_stages[index] else None,
         }
         before, total = sum(self.stage_blocks[:index]), sum(self.stage_blocks)
         return tuple(
@@ -218,7 +233,7 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         require(value in known, f"{name} is {value!r}; choose one of {', '.join(known)}")
     if not spec.stage_blocks:
         return [*problems, "stage_blocks is empty; give the number of blocks of each stage, such as 3, 4, 6, 3"]
-    problems += check_stages(spec, ["dilations", "deform_stages", "checkpoint_stages"])
+    problems += check_stages(spec, ["dilations", "deform_stages", "attention_stages", "checkpoint_stages"])
     for name in ("stage_blocks", "dilations"):
         require(
             all(value >= 1 for value in getattr(spec, name)),
@@ -240,6 +255,8 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         "zero_init_residual needs a trainable norm at the end of each block: no preact, no FrozenBN",
     )
     require(not (spec.preact and any(spec.deform_stages)), "preact blocks have no deformable convolution")
+    if any(spec.attention_stages):
+        problems += _check_attention(spec)
     if spec.shortcut == "pad" and spec.block in BLOCK_EXPANSION:
         res2_channels = spec.res2_out_channels or 64 * BLOCK_EXPANSION[spec.block]
         require(
@@ -253,6 +270,25 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
             f"basic blocks (depths {depths_of('basic')}) have num_groups 1 and width_per_group 64, "
             f"not {spec.num_groups} and {spec.width_per_group}",
         )
+    return problems
+
+
+def _check_attention(spec: ResNetSpec) -> list[str]:
+    heads, extent = spec.attention.num_heads, spec.attention.extent
+    if min(heads, extent) < 1:
+        return [f"attention_heads is {heads}, attention_extent {extent}; each must be at least 1"]
+    problems = []
+    if spec.block != "bottleneck" or spec.preact:
+        problems.append("attention stands in bottlenecks without preact: set block to bottleneck, preact to False")
+    if spec.num_groups > 1:
+        problems.append(f"attention has heads in place of groups: num_groups is {spec.num_groups}; set it to 1")
+    if any(one and other for one, other in zip(spec.attention_stages, spec.deform_stages, strict=False)):
+        problems.append("a stage has attention or deformable convolution, not both")
+    if spec.multi_grid and spec.attention_stages[-1]:
+        problems.append(f"multi_grid is {list(spec.multi_grid)}, and attention has no dilation; leave one out")
+    widths = [spec.width_per_group * 2**index for index, has in enumerate(spec.attention_stages) if has]
+    if any(width % heads for width in widths):
+        problems.append(f"attention_heads is {heads}, which does not divide the {min(widths)} channels of a bottleneck")
     return problems
 
 

@@ -157,6 +157,12 @@ def resnet_defaults() -> CfgNode:
     # Dilation of each stage, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
     # stride of the stage before, under an FPN too.
     node.DILATIONS = []
+    # In which stages self-attention stands in place of the 3x3 convolutions of bottlenecks, such as [False, False,
+    # False, True] (BoTNet); empty: in none. Its heads, and the distances of rows and of columns of the feature map that
+    # it tells apart, from 0 to EXTENT - 1.
+    node.ATTENTION_STAGES = []
+    node.ATTENTION_HEADS = 4
+    node.ATTENTION_EXTENT = 42
     # Which stages save memory in training by computing their blocks again, such as [True, True, False, False]; empty:
     # none.
     node.CHECKPOINT_STAGES = []

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 
 from resnet_det.config.keys import resnet_defaults
 from resnet_det.errors import InputError
-from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, depths_of, make_spec
+from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, depths_of, make_spec
 
 # Keys by which other builders change the ResNet, each with the value that does not.
 _FOREIGN_KEYS = {
@@ -64,6 +64,8 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
             multi_grid=_multi_grid(deeplab, stages),
             deform_stages=_set_stages(resnets.DEFORM_ON_PER_STAGE),
             deform=DeformSpec(modulated=resnets.DEFORM_MODULATED, num_groups=resnets.DEFORM_NUM_GROUPS),
+            attention_stages=_set_stages(own.ATTENTION_STAGES),
+            attention=AttentionSpec(num_heads=own.ATTENTION_HEADS, extent=own.ATTENTION_EXTENT),
             checkpoint_stages=_set_stages(own.CHECKPOINT_STAGES),
             out_features=resnets.OUT_FEATURES,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,

@@ -17,7 +17,7 @@ from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, find_depth, make_spec
+from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, find_depth, make_spec
 from resnet_det.stage_specs import check_names, name_stages
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
@@ -254,6 +254,8 @@ def make_resnet(
     out_features: Sequence[str] | None = None,
     deform_modulated: bool = False,
     deform_num_groups: int = 1,
+    attention_heads: int = 4,
+    attention_extent: int = 42,
     **fields: Any,
 ) -> ResNet:
     """A ResNet of ``depth``, with torchvision's conventions unless told otherwise.
@@ -262,6 +264,7 @@ def make_resnet(
         block, stage_blocks: None takes those of ``depth``.
         out_features: None gives "linear" if there are ``num_classes``, else all stages.
         deform_modulated, deform_num_groups: see :class:`resnet_det.specs.DeformSpec`.
+        attention_heads, attention_extent: see :class:`resnet_det.specs.AttentionSpec`.
         fields: the other fields of :class:`resnet_det.specs.ResNetSpec`, such as ``norm``, ``stem``, ``freeze_at``.
 
     Raises:
@@ -271,5 +274,6 @@ def make_resnet(
         count = len(find_depth(depth).stage_blocks if stage_blocks is None else stage_blocks)
         out_features = ("linear",) if fields.get("num_classes") else name_stages(count)
     deform = DeformSpec(modulated=deform_modulated, num_groups=deform_num_groups)
-    spec = make_spec(depth, block=block, stage_blocks=stage_blocks, out_features=out_features, deform=deform, **fields)
-    return ResNet.from_spec(spec)
+    attention = AttentionSpec(num_heads=attention_heads, extent=attention_extent)
+    fields |= {"out_features": out_features, "deform": deform, "attention": attention}
+    return ResNet.from_spec(make_spec(depth, block=block, stage_blocks=stage_blocks, **fields))

@@ -35,7 +35,13 @@ def describe_densenet(stage_layers: Sequence[int], growth_rate: int) -> str:
 def describe_spec(spec: ResNetSpec | DenseNetSpec) -> str:
     if isinstance(spec, DenseNetSpec):
         return describe_densenet(spec.stage_layers, spec.growth_rate)
-    return describe_resnet(spec.block, spec.stage_blocks, spec.num_groups, spec.width_per_group)
+    name = describe_resnet(spec.block, spec.stage_blocks, spec.num_groups, spec.width_per_group)
+    stages = zip(spec.stage_names, spec.attention_stages, strict=True)
+    return _with_attention(name, [stage for stage, has in stages if has])
+
+
+def _with_attention(name: str, stages: Sequence[str]) -> str:
+    return f"{name} with attention in {', '.join(stages)}" if stages else name
 
 
 def describe_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
@@ -54,4 +60,5 @@ def describe_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
         return describe_resnet("basic", stage_blocks)
     width, per_group = shapes["res2.0.conv2.weight"][:2] if "res2.0.conv2.weight" in shapes else (64, 64)
     groups = width // per_group
-    return describe_resnet("bottleneck", stage_blocks, groups, width // groups)
+    stages = sorted({name.partition(".")[0] for name in shapes if ".attention." in name})
+    return _with_attention(describe_resnet("bottleneck", stage_blocks, groups, width // groups), stages)
