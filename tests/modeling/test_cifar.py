@@ -24,8 +24,9 @@ def make_cifar_resnet(depth, **fields):
     return make_resnet(**{**TINY, "stage_blocks": ((depth - 2) // 6,) * 3, "shortcut": "pad", **fields})
 
 
+@pytest.mark.parametrize("shortcut", ["pad", "none"])
 @pytest.mark.parametrize(
-    ("depth", "shortcut"), [*((depth, "pad") for depth in PARAMETERS), *((depth, "none") for depth in (20, 56, 110))]
+    "depth", [pytest.param(depth, marks=[pytest.mark.long] * (depth > 110)) for depth in PARAMETERS]
 )
 def test_parameters_of_the_paper(depth, shortcut):
     with torch.device("meta"):
