@@ -128,7 +128,8 @@ def make_fpn(
         norm: normalisation of the lateral and output convolutions.
         fuse_type: "sum" or "avg" of a lateral feature and the level above.
         top_block: "max_pool" adds a level by subsampling the last (p6 of p5: Faster and Mask R-CNN); "p6p7" adds two by
-            strided convolutions of the last feature (p6 and p7 of res5: RetinaNet, arXiv 1708.02002, section 4).
+            strided convolutions of the backbone's last output (p6 and p7 of res5: RetinaNet, arXiv 1708.02002, section
+            4).
 
     Raises:
         ValueError: an argument is not among its choices, or the backbone has no such feature.
@@ -148,7 +149,7 @@ def make_fpn(
     if problems:
         raise ValueError("; ".join(problems))
     if top_block == "p6p7":
-        top = LastLevelP6P7(shapes[in_features[-1]].channels, out_channels, in_feature=in_features[-1])
+        top = LastLevelP6P7(shapes[known[-1]].channels, out_channels, in_feature=known[-1])
     else:
         top = LastLevelMaxPool()
         top.in_feature = f"p{_number(in_features[-1])}"

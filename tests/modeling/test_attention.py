@@ -141,6 +141,7 @@ def cfg(default_cfg):
     return cfg
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_it_can_be_exported_for_any_size():
     layer = SelfAttention(8, AttentionSpec(num_heads=2, extent=3), stride=2, norm="BN").eval()
