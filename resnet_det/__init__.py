@@ -8,11 +8,13 @@ from importlib.util import find_spec
 __version__ = "0.1.0"
 
 __all__ = [
+    "DenseNet",
     "LoadReport",
     "ResNet",
     "__version__",
     "add_resnet_det_config",
     "load_weights",
+    "make_densenet",
     "make_resnet",
     "prepare_for_inference",
     "replace_detectron2_resnet",
@@ -24,7 +26,9 @@ if find_spec("detectron2"):
 
     from resnet_det.config import add_resnet_det_config
     from resnet_det.modeling import (
+        DenseNet,
         ResNet,
+        make_densenet,
         make_resnet,
         prepare_for_inference,
         replace_detectron2_resnet,

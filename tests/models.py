@@ -46,10 +46,15 @@ def read_config(path: Path) -> CfgNode:
     return cfg
 
 
+def list_configs() -> list[Path]:
+    """The yaml files of detectors in configs/; tests/classification looks at those of classifiers."""
+    return sorted(path for path in CONFIGS.glob("*/**/*.yaml") if path.parent.name != "ImageNet-Classification")
+
+
 def find_distinct_configs() -> list[str]:
     """One config of configs/ for each distinct model, whatever the schedule, data, weights and pixels."""
     models: dict[str, str] = {}
-    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
+    for path in list_configs():
         model = read_config(path).MODEL
         model.WEIGHTS, model.PIXEL_MEAN, model.PIXEL_STD = "", [], []
         models.setdefault(model.dump(), str(path.relative_to(CONFIGS)))

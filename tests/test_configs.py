@@ -6,14 +6,14 @@ import pytest
 import torch
 from detectron2.modeling import build_model
 from detectron2.utils.events import EventStorage
-from models import CONFIGS, ZOO, find_distinct_configs, make_inputs, read_config
+from models import CONFIGS, ZOO, find_distinct_configs, list_configs, make_inputs, read_config
 
 from resnet_det.config import check_cfg
 from resnet_det.engine.initial_weights import check_from_scratch
 from resnet_det.weights import find_conventions
 
-OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_LSJ")
-NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.glob("*/**/*.yaml"))
+OWN = ("_R_18_", "_R_34_", "_R_101_", "_R_152_", "_X_50_32x4d_", "_WRN_50_2_", "_R_50_D_", "_DenseNet_", "_LSJ")
+NAMES = [str(path.relative_to(CONFIGS)) for path in list_configs()]
 
 
 def mark_deep(name):
@@ -24,7 +24,7 @@ def mark_deep(name):
 def test_config_is_right_and_has_our_backbone(name):
     cfg = read_config(CONFIGS / name)
     assert check_cfg(cfg) == []
-    assert "resnet_det" in cfg.MODEL.BACKBONE.NAME
+    assert "_det_" in cfg.MODEL.BACKBONE.NAME
 
 
 @pytest.mark.parametrize("name", [mark_deep(name) for name in find_distinct_configs()])

@@ -7,7 +7,7 @@ import re
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
-from resnet_det.config.resnet import read_resnet_spec
+from resnet_det.config.densenet import DENSENET_FPN_BACKBONE, read_spec
 from resnet_det.config.training import (
     check_augmentation_keys,
     check_augmented_tests,
@@ -26,10 +26,10 @@ def backbone_outputs(cfg: CfgNode) -> list[str] | None:
     if cfg.MODEL.BACKBONE.NAME == PLAIN_BACKBONE:
         return list(cfg.MODEL.RESNETS.OUT_FEATURES)
     levels = [f"p{name.removeprefix('res')}" for name in cfg.MODEL.FPN.IN_FEATURES]
-    if cfg.MODEL.BACKBONE.NAME == FPN_BACKBONE:
+    if cfg.MODEL.BACKBONE.NAME in (FPN_BACKBONE, DENSENET_FPN_BACKBONE):
         return [*levels, f"p{int(levels[-1][1:]) + 1}"] if levels else []
     if cfg.MODEL.BACKBONE.NAME == RETINANET_BACKBONE:
-        return [*levels, "p6", "p7"]
+        return [*levels, *(f"p{int(levels[-1][1:]) + more}" for more in (1, 2))] if levels else []
     return None
 
 
@@ -54,7 +54,7 @@ def check_cfg(cfg: CfgNode) -> list[str]:
     if outputs is None:
         return problems
     try:
-        read_resnet_spec(cfg)
+        read_spec(cfg)
     except InputError as error:
         problems.append(str(error))
     if model.BACKBONE.NAME != PLAIN_BACKBONE:
@@ -120,12 +120,12 @@ def _check_anchors(cfg: CfgNode) -> list[str]:
 
 def _repeated_strides(cfg: CfgNode) -> list[str]:
     """ROI heads pick the level by the size of the box, which takes one level per stride."""
-    names = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if name in ("p2", "p3", "p4", "p5")]
     try:
-        strides = read_resnet_spec(cfg).strides
-        used = [strides[f"res{name[1:]}"] for name in names]
-    except (InputError, KeyError):
+        strides = read_spec(cfg).strides
+    except InputError:
         return []
+    names = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if f"res{name[1:]}" in strides]
+    used = [strides[f"res{name[1:]}"] for name in names]
     if len(set(used)) == len(used):
         return []
     return [

@@ -14,8 +14,9 @@ from detectron2.layers import CNNBlockBase
 from torch import nn
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
+from resnet_det.modeling.attention import SelfAttention
 from resnet_det.modeling.layers import DeformConv, PreactConv, make_conv, make_offset_conv, make_shortcut
-from resnet_det.specs import DeformSpec
+from resnet_det.specs import AttentionSpec, DeformSpec
 
 
 class ResidualBlock(CNNBlockBase):
@@ -52,7 +53,7 @@ class ResidualBlock(CNNBlockBase):
         """
         super().__init__(in_channels, out_channels, stride)
         self.adds_input = shortcut != "none"
-        # arXiv 1512.03385, section 3.3, option B: a projection only where the shape changes.
+        # arXiv 1512.03385, section 3.3: the shortcut is the identity, but for where the shape changes.
         self.shortcut = None
         if self.adds_input and (in_channels != out_channels or stride != 1):
             shortcut_norm = norm if self.has_shortcut_norm else ""
@@ -60,7 +61,7 @@ class ResidualBlock(CNNBlockBase):
         self.add_convs(norm=norm, **convs)
         last = getattr(self, self.conv_names[-1])
         for conv in (*(getattr(self, name) for name in self.conv_names), self.shortcut):
-            if conv is not None:
+            if conv is not None and hasattr(conv, "weight"):
                 weight_init.c2_msra_fill(conv)  # arXiv 1502.01852
         if zero_init_residual:
             nn.init.zeros_(last.norm.weight)
@@ -131,7 +132,10 @@ class BasicBlock(ResidualBlock):
 
 
 class BottleneckBlock(ResidualBlock):
-    """1x1, 3x3, 1x1 convolutions, as in ResNet-50 and deeper (arXiv 1512.03385, figure 5; groups: 1611.05431)."""
+    """1x1, 3x3, 1x1 convolutions, as in ResNet-50 and deeper (arXiv 1512.03385, figure 5; groups: 1611.05431).
+
+    With ``attention`` the 3x3 convolution is replaced (2101.11605, figure 1).
+    """
 
     conv_names = ("conv1", "conv2", "conv3")
 
@@ -144,13 +148,17 @@ class BottleneckBlock(ResidualBlock):
         stride_in_1x1: bool = False,
         dilation: int = 1,
         deform: DeformSpec | None = None,
+        attention: AttentionSpec | None = None,
     ) -> None:
         width = bottleneck_channels
         # MSRA's ResNets stride in the first 1x1 convolution, torchvision's and all ResNeXts in the 3x3.
         stride_1x1, stride_3x3 = (self.stride, 1) if stride_in_1x1 else (1, self.stride)
         geometry = {"stride": stride_3x3, "dilation": dilation, "groups": num_groups}
         self.conv1 = self.make_conv(self.in_channels, width, 1, stride=stride_1x1, norm=norm)
-        if deform is not None:
+        if attention is not None:
+            self.conv_names = ("conv1", "attention", "conv3")
+            self.attention = SelfAttention(width, attention, stride=stride_3x3, norm=norm)
+        elif deform is not None:
             self.add_deform_conv("conv2", width, width, deform, norm=norm, **geometry)
         else:
             self.conv2 = self.make_conv(width, width, 3, norm=norm, **geometry)

@@ -7,7 +7,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
 from detectron2.modeling.backbone.fpn import FPN
 
-from resnet_det.config import read_resnet_spec
+from resnet_det.config import read_densenet_spec, read_resnet_spec
+from resnet_det.modeling.densenet import DenseNet
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.modeling.resnet import ResNet
 
@@ -36,6 +37,17 @@ def build_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec, **kwargs
 def build_retinanet_resnet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec, **kwargs: bool) -> FPN:
     """The ResNet of MODEL.RESNETS under the FPN of MODEL.FPN: p3 .. p5, and p6, p7 computed from res5 (RetinaNet)."""
     return _build_fpn(cfg, build_resnet_det_backbone(cfg, input_shape, **kwargs), top_block="p6p7")
+
+
+@BACKBONE_REGISTRY.register()
+def build_densenet_det_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
+    """The DenseNet of MODEL.RESNETS.DEPTH (121, 161, 169, 201) under the FPN of MODEL.FPN, for R-CNNs.
+
+    Raises:
+        InputError: a key has a value that no DenseNet can have.
+    """
+    spec = read_densenet_spec(cfg, in_channels=input_shape.channels)
+    return _build_fpn(cfg, DenseNet.from_spec(spec), top_block="max_pool")
 
 
 def _build_fpn(cfg: CfgNode, bottom_up: ResNet, *, top_block: str) -> FPN:

@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from resnet_det.analysis import calibrate_norms_
-from resnet_det.config import backbone_outputs, check_cfg, merge_cfg, read_resnet_spec
+from resnet_det.config import backbone_outputs, check_cfg, merge_cfg, read_spec
 from resnet_det.data import build_mapper, prepare_dataset, register_cfg_datasets
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.loaders import load_test_dicts
@@ -120,7 +120,7 @@ def read_configs(
 
 def name_candidates(cfgs: Sequence[CfgNode], *fallbacks: Sequence[str]) -> list[str]:
     """Names that are all different: those of the ResNets ("R-50"), or the first of ``fallbacks`` that are."""
-    nets = [describe_spec(read_resnet_spec(cfg)) if backbone_outputs(cfg) else "" for cfg in cfgs]
+    nets = [describe_spec(read_spec(cfg)) if backbone_outputs(cfg) else "" for cfg in cfgs]
     nets = [name.replace("Wide ResNet-", "WRN-").replace("ResNeXt-", "X-").replace("ResNet-", "R-") for name in nets]
     for names in (nets, *fallbacks):
         if len(set(names)) == len(names) and all(names):

@@ -1,9 +1,10 @@
-"""Names of a ResNet's tensors in Detectron2, torchvision, timm and Caffe2 (MSRA), and the way between them.
+"""Names of a net's tensors in Detectron2, torchvision, timm and Caffe2 (MSRA), and the way between them.
 
 Detectron2's are those of this package: ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``res2.0.shortcut.weight``;
-``linear`` is the classification head. The maps are of names alone: no tensor is looked at. Two more namings are read,
-and not written: that of Hugging Face's ``transformers``, and torchvision's with the children of the net by their
-numbers (``nn.Sequential(*resnet.children())``, as lightly and fastai have it).
+``linear`` is the classification head. The maps are of names alone: no tensor is looked at. More namings are read, and
+not written: that of Hugging Face's ``transformers``; torchvision's with the children of the net by their numbers
+(``nn.Sequential(*resnet.children())``, as lightly and fastai have it), or with ``linear`` and ``shortcut`` in place of
+``fc`` and ``downsample``, as nets for CIFAR have it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from resnet_det.errors import InputError
+from resnet_det.weights import densenet_names
 
 NAMINGS = ("detectron2", "torchvision", "timm", "caffe2")
 
-# A tensor that every file of a kind has. "torch" is torchvision's and timm's ResNet, "timm_v2" timm's ResNetV2.
+# A tensor that every file of a kind has. "torch" is torchvision's and timm's ResNet, "timm_v2" timm's ResNetV2,
+# "densenet" their DenseNet.
 _MARKERS = {
     "detectron2": "res2.0.conv1.weight",
     "torch": "layer1.0.conv1.weight",
@@ -23,9 +26,10 @@ _MARKERS = {
     "caffe2": "res2_0_branch2a_w",
     "huggingface": "encoder.stages.0.layers.0.layer.0.convolution.weight",
     "sequential": "4.0.conv1.weight",
+    "densenet": "features.conv0.weight",
 }
 # Another tensor that must stand beside the marker, where that alone is no proof.
-_COMPANIONS = {"sequential": "7.0.conv1.weight"}
+_COMPANIONS = {"sequential": "7.0.conv1.weight", "densenet": "features.norm0.weight"}
 # Copies that follow a net slowly, or fall behind: of two nets in one file the other is meant.
 _SECOND_NETS = ("student", "momentum", "encoder_k", "target")
 _SEQUENCE = {"0": "conv1", "1": "bn1", **{str(3 + stage): f"layer{stage}" for stage in (1, 2, 3, 4)}}
@@ -62,7 +66,9 @@ def find_trunk(keys: Iterable[str]) -> tuple[str, str]:
     if not found:
         examples = ", ".join(keys[:3]) or "none"
         known = ", ".join((*NAMINGS, "huggingface"))
-        raise InputError(f"no ResNet in the naming of {known}; the first of its {len(keys)} keys: {examples}")
+        raise InputError(
+            f"no ResNet or DenseNet in the naming of {known}; the first of its {len(keys)} keys: {examples}"
+        )
     return min(found, key=lambda trunk: any(word in trunk[1] for word in _SECOND_NETS))
 
 
@@ -86,7 +92,7 @@ def _find_trunks(keys: Sequence[str]) -> list[tuple[str, str]]:
 def naming_of(keys: Collection[str]) -> str:
     """Which of ``NAMINGS`` the ``keys`` follow, or "huggingface" or "sequential".
 
-    timm's plain ResNets are named as torchvision's, and called so.
+    timm's plain ResNets and its DenseNets are named as torchvision's, and called so.
 
     Raises:
         InputError: no ResNet's names are among ``keys``.
@@ -96,7 +102,7 @@ def naming_of(keys: Collection[str]) -> str:
         names = {key.removeprefix(prefix) for key in keys}
         is_timm = _has_deep_stem(names) or _has_avg_down(names) or "layer1.0.se.fc1.weight" in names
         return "timm" if is_timm else "torchvision"
-    return "timm" if kind == "timm_v2" else kind
+    return {"timm_v2": "timm", "densenet": "torchvision"}.get(kind, kind)
 
 
 def to_detectron2_names(keys: Iterable[str]) -> dict[str, str]:
@@ -112,10 +118,11 @@ def to_detectron2_names(keys: Iterable[str]) -> dict[str, str]:
         as_torch = {key: _from_huggingface(key) if kind == "huggingface" else _from_sequence(key) for key in inside}
         modules = _torch_modules([name for name in as_torch.values() if name])
         renamed = {key: name and _rename_module(name, modules) for key, name in as_torch.items()}
-    elif kind == "caffe2":
-        renamed = {key: _from_caffe2(key) for key in inside}
+    elif kind in ("caffe2", "densenet"):
+        rename = _from_caffe2 if kind == "caffe2" else densenet_names.to_own
+        renamed = {key: rename(key) for key in inside}
     elif kind == "detectron2":
-        renamed = {key: key if re.match(r"(stem|res[2-5]|linear|final_norm)\.", key) else None for key in inside}
+        renamed = {key: key if re.match(r"(stem|res\d+|linear|final_norm)\.", key) else None for key in inside}
     else:
         modules = _torch_modules(inside) if kind == "torch" else _timm_v2_modules(inside)
         renamed = {key: _rename_module(key, modules) for key in inside}
@@ -139,10 +146,13 @@ def from_detectron2_names(names: Collection[str], naming: str, *, avg_down: bool
     preact = "final_norm.weight" in names
     if naming == "detectron2":
         return {name: name for name in names}
-    if naming == "torchvision" and (deep or preact or "res2.0.se.fc1.weight" in names):
+    is_densenet = densenet_names.is_densenet(names)
+    if naming == "torchvision" and not is_densenet and (deep or preact or "res2.0.se.fc1.weight" in names):
         raise InputError("torchvision has no names for deep stems, squeeze-and-excitation, pre-activation: take timm")
     if naming == "caffe2":
         renamed = {name: _to_caffe2(name) for name in names if not name.endswith("num_batches_tracked")}
+    elif is_densenet:
+        renamed = {name: densenet_names.from_own(name) for name in names}
     else:
         modules = _v2_table(deep) if preact else _torch_table(deep, deep if avg_down is None else avg_down)
         stages = "stages.{}.blocks.{}." if preact else "layer{}.{}."
@@ -191,7 +201,9 @@ def _v2_table(deep: bool) -> dict[str, str]:
 
 
 def _torch_modules(keys: list[str]) -> dict[str, str]:
-    table = _torch_table(_has_deep_stem(keys), _has_avg_down(keys))
+    # The usual nets for CIFAR call the head and the projections otherwise.
+    others = {"linear": "linear", ".shortcut.0": ".shortcut", ".shortcut.1": ".shortcut.norm"}
+    table = _torch_table(_has_deep_stem(keys), _has_avg_down(keys)) | others
     return _expand(table, keys, r"layer(\d+)\.(\d+)", first=1)
 
 
@@ -217,7 +229,7 @@ def _rename_module(key: str, modules: dict[str, str]) -> str | None:
 
 def _rename_back(name: str, inverse: dict[str, str], stages: str, *, first: int) -> str | None:
     module, _, leaf = name.rpartition(".")
-    found = re.fullmatch(r"res(\d)\.(\d+)(\..+)", module)
+    found = re.fullmatch(r"res(\d+)\.(\d+)(\..+)", module)
     inner = inverse.get(found[3] if found else module)
     if inner is None:
         return None
@@ -256,7 +268,7 @@ def _from_caffe2(key: str) -> str | None:
         return f"stem.conv1.{leaf}"
     if found[1] == "pred":
         return f"linear.{leaf}"
-    block = re.fullmatch(r"(res\d)_(\d+)_(branch\w+)", found[1])
+    block = re.fullmatch(r"(res\d+)_(\d+)_(branch\w+)", found[1])
     return f"{block[1]}.{block[2]}.{_CAFFE2_CONVS[block[3]]}.{leaf}" if block and block[3] in _CAFFE2_CONVS else None
 
 
@@ -265,7 +277,7 @@ def _to_caffe2(name: str) -> str | None:
     for theirs, own in _CAFFE2_LEAVES.items():
         inverse.setdefault(own, theirs)
     convs = {own: theirs for theirs, own in _CAFFE2_CONVS.items()}
-    found = re.fullmatch(r"(stem\.conv1|linear|(res\d)\.(\d+)\.(\w+))\.(.+)", name)
+    found = re.fullmatch(r"(stem\.conv1|linear|(res\d+)\.(\d+)\.(\w+))\.(.+)", name)
     if not found or found[5] not in inverse:
         return None
     leaf = inverse[found[5]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from detectron2.utils.events import EventStorage
-from models import CONFIGS, make_inputs, read_config
+from models import CONFIGS, list_configs, make_inputs, read_config
 
 from resnet_det.engine import Trainer
 from resnet_det.engine.step import TrainStep
@@ -14,7 +14,7 @@ from resnet_det.engine.step import TrainStep
 def find_architectures():
     """One config of each kind of detector."""
     kinds = {}
-    for path in sorted(CONFIGS.glob("*/**/*.yaml")):
+    for path in list_configs():
         model = read_config(path).MODEL
         if model.RESNETS.NUM_GROUPS > 1 or model.RESNETS.DEPTH > 50:
             continue

@@ -179,7 +179,7 @@ def test_a_detector_goes_into_one_with_other_classes_and_its_backbone_into_a_res
 def test_what_is_no_resnet(tmp_path, torchvision18):
     path = tmp_path / "vgg.pth"
     torch.save({"features.0.weight": torch.ones(1)}, path)
-    with pytest.raises(InputError, match=r"vgg.pth: no ResNet in the naming of .* features.0.weight"):
+    with pytest.raises(InputError, match=r"vgg.pth: no ResNet or DenseNet in the naming of .* features.0.weight"):
         load_weights(make_resnet(18), path)
     with pytest.raises(InputError, match="the Linear has no ResNet"):
         load_weights(nn.Linear(2, 2), torchvision18)

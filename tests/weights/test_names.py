@@ -76,5 +76,5 @@ def test_what_has_no_name_is_an_error():
         from_detectron2_names(names, "torchvision")
     with pytest.raises(InputError, match=r"caffe2 has no name for stem.conv2.weight"):
         from_detectron2_names(names, "caffe2")
-    with pytest.raises(InputError, match=r"no ResNet in the naming of .* 2 keys: a, b"):
+    with pytest.raises(InputError, match=r"no ResNet or DenseNet in the naming of .* 2 keys: a, b"):
         naming_of(["a", "b"])

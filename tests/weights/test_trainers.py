@@ -142,7 +142,7 @@ def test_all_of_huggingfaces_names_have_their_place(state):
 
 
 def test_a_numbered_net_of_another_kind_is_no_resnet():
-    with pytest.raises(InputError, match="no ResNet in the naming"):
+    with pytest.raises(InputError, match="no ResNet or DenseNet in the naming"):
         naming_of(["features.4.0.conv1.weight", "features.5.0.conv1.weight"])
 
 
