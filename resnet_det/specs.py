@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
-STAGE_NAMES = ("res2", "res3", "res4", "res5")
-FEATURE_NAMES = ("stem", *STAGE_NAMES, "linear")
-
-# Parts that are chosen by name; modeling has a class for each.
-STEM_NAMES = ("7x7", "deep", "deep_tiered")
-SHORTCUT_NAMES = ("projection", "avg_down", "none")
+# Parts that are chosen by name; modeling has a class for each. A stem has the stride behind its name.
+STEM_STRIDES = {"7x7": 4, "deep": 4, "deep_tiered": 4, "3x3": 1}
+SHORTCUT_NAMES = ("projection", "avg_down", "pad", "none")
 
 # Output channels of a stage, divided by the channels of its 3x3 convolutions at 64 channels per group.
 BLOCK_EXPANSION = {"basic": 1, "bottleneck": 4}
 
 NORM_NAMES = ("", "FrozenBN", "BN", "SyncBN", "GN", "LN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
+
+
+def name_stages(count: int) -> tuple[str, ...]:
+    """Names of the first ``count`` stages: res2, res3, ..."""
+    return tuple(f"res{number}" for number in range(2, 2 + count))
 
 
 @dataclass(frozen=True)
@@ -26,9 +28,10 @@ class DepthSpec:
     stage_blocks: tuple[int, ...]
 
 
-# arXiv 1512.03385, table 1; 200 is of 1603.05027, section 5; 14 and 26 are timm's (one, two bottlenecks a stage).
+# arXiv 1512.03385, table 1; 200 is of 1603.05027, section 5; 10, 14 and 26 are timm's (one, two blocks a stage).
 # This is the only place where depths are written down.
 DEPTHS = {
+    10: DepthSpec("basic", (1, 1, 1, 1)),
     14: DepthSpec("bottleneck", (1, 1, 1, 1)),
     18: DepthSpec("basic", (2, 2, 2, 2)),
     26: DepthSpec("bottleneck", (2, 2, 2, 2)),
@@ -89,11 +92,11 @@ class BlockSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ResNetSpec:
-    """A whole ResNet. Every ``None`` follows from the other fields.
+    """A whole ResNet. Every ``None`` follows from the other fields, and is replaced by what follows.
 
     Args:
         block: "basic" (two 3x3 convolutions) or "bottleneck" (1x1, 3x3, 1x1).
-        stage_blocks: number of blocks of res2, res3, res4, res5.
+        stage_blocks: number of blocks of each stage: res2, res3, ... There are as many stages as numbers.
         in_channels: channels of the input image.
         stem_out_channels: channels of the stem, which every depth feeds into res2.
         res2_out_channels: output channels of res2; each later stage has twice as many. None: 64, or 256 with
@@ -104,23 +107,25 @@ class ResNetSpec:
         (torchvision's).
         norm: a name out of ``NORM_NAMES``, or a callable from a channel count to a module.
         dilations: of each stage's 3x3 convolutions. A dilated stage keeps its resolution (arXiv 1606.00915).
-        multi_grid: factors of the dilation of each block of res5 (arXiv 1706.05587, section 3.1); empty: all 1.
-        deform_stages: which of res2 to res5 use deformable convolution, and ``deform``: of which kind.
+        multi_grid: factors of the dilation of each block of the last stage (arXiv 1706.05587, section 3.1); empty: all
+            1.
+        deform_stages: which stages use deformable convolution, and ``deform``: of which kind.
         stem: "7x7"; "deep" (three 3x3 convolutions: ResNet-C of arXiv 1812.01187, section 4.2); "deep_tiered" (timm's:
-            deep, and narrower at the start).
-        shortcut: what a block adds where the shape changes: "projection" (1x1 convolution, strided), "avg_down"
-            (average pooling, then a 1x1 convolution: ResNet-D of 1812.01187); "none" adds nothing anywhere, which
-            makes the plain net of 1512.03385.
+            deep, and narrower at the start); "3x3" (one convolution at full resolution: 1512.03385, section 4.2).
+        shortcut: what a block adds where the shape changes: "projection" (1x1 convolution, strided: option B of
+            1512.03385), "avg_down" (average pooling, then a 1x1 convolution: ResNet-D of 1812.01187), "pad" (every
+            ``stride``-th pixel, and zeros for new channels, as many before as behind: option A); "none" adds nothing
+            anywhere, which makes the plain net of 1512.03385.
         preact: pre-activation blocks (ResNet-v2, 1603.05027): norm and activation stand before each convolution, and
-            once more behind res5.
+            once more behind the last stage.
         se_reduction: squeeze-and-excitation with so many times fewer channels (1709.01507; usually 16); 0: none.
         zero_init_residual: each block starts as its shortcut: the last norm's weight is zero (1706.02677, section 5.1).
         stochastic_depth: chance of skipping the last block; it grows linearly from the first (1603.09382).
-        checkpoint_stages: which of res2 to res5 save memory in training by computing their blocks again.
-        out_features: names of the outputs, out of "stem", "res2" .. "res5" and "linear". Stages behind the last are
-            not built.
+        checkpoint_stages: which stages save memory in training by computing their blocks again.
+        out_features: names of the outputs, out of "stem", the stages and "linear"; None: the last stage. Stages behind
+            the last of them are not built.
         num_classes: classes of the pooled, linear classification head, whose output is "linear"; None: no head.
-        freeze_at: 1 freezes the stem, 2 also res2, ... 5 all; 0 or less freezes nothing.
+        freeze_at: 1 freezes the stem, 2 also res2, 3 also res3, ...; 0 or less freezes nothing.
     """
 
     block: str
@@ -132,9 +137,9 @@ class ResNetSpec:
     width_per_group: int = 64
     stride_in_1x1: bool = False
     norm: str | Callable = "BN"
-    dilations: tuple[int, ...] = (1, 1, 1, 1)
+    dilations: tuple[int, ...] | None = None
     multi_grid: tuple[int, ...] = ()
-    deform_stages: tuple[bool, ...] = (False, False, False, False)
+    deform_stages: tuple[bool, ...] | None = None
     deform: DeformSpec = DeformSpec()
     stem: str = "7x7"
     shortcut: str = "projection"
@@ -142,39 +147,58 @@ class ResNetSpec:
     se_reduction: int = 0
     zero_init_residual: bool = False
     stochastic_depth: float = 0.0
-    checkpoint_stages: tuple[bool, ...] = (False, False, False, False)
-    out_features: tuple[str, ...] = ("res5",)
+    checkpoint_stages: tuple[bool, ...] | None = None
+    out_features: tuple[str, ...] | None = None
     num_classes: int | None = None
     freeze_at: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("stage_blocks", "dilations", "multi_grid", "deform_stages", "checkpoint_stages", "out_features"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        count = len(self.stage_blocks)
+        defaults = {
+            "dilations": (1,) * count,
+            "deform_stages": (False,) * count,
+            "checkpoint_stages": (False,) * count,
+            "out_features": name_stages(count)[-1:],
+        }
+        for name in ("stage_blocks", "multi_grid", *defaults):
+            value = getattr(self, name)
+            object.__setattr__(self, name, defaults[name] if value is None else tuple(value))
         problems = check_resnet_spec(self)
         if problems:
             raise ValueError("; ".join(problems))
 
     @property
+    def stage_names(self) -> tuple[str, ...]:
+        """res2, res3, ...: a name for each of ``stage_blocks``."""
+        return name_stages(len(self.stage_blocks))
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """What may be in ``out_features``, in the order of computation."""
+        return ("stem", *self.stage_names, *(["linear"] if self.num_classes else []))
+
+    @property
     def built_stages(self) -> tuple[str, ...]:
         """Names of the stages up to the last one in ``out_features``."""
-        last = max(FEATURE_NAMES.index(name) for name in self.out_features)
-        return STAGE_NAMES[:last]
+        last = max(self.feature_names.index(name) for name in self.out_features)
+        return self.stage_names[:last]
 
     @property
     def strides(self) -> dict[str, int]:
         """Stride of the stem and of each built stage, in input pixels."""
-        strides = {"stem": 4}
+        strides = {"stem": STEM_STRIDES[self.stem]}
         for name in self.built_stages:
             strides[name] = list(strides.values())[-1] * self.blocks_of(name)[0].stride
         return strides
 
     def blocks_of(self, stage: str) -> tuple[BlockSpec, ...]:
         """Specs of the blocks of ``stage``: the first may stride and change the channels."""
-        index = STAGE_NAMES.index(stage)
+        index = self.stage_names.index(stage)
         res2_channels = self.res2_out_channels or 64 * BLOCK_EXPANSION[self.block]
         out_channels = res2_channels * 2**index
         dilation = self.dilations[index]
-        grid = self.multi_grid if stage == "res5" and self.multi_grid else (1,) * self.stage_blocks[index]
+        is_last = index == len(self.stage_blocks) - 1
+        grid = self.multi_grid if is_last and self.multi_grid else (1,) * self.stage_blocks[index]
         bottleneck = {
             "bottleneck_channels": self.num_groups * self.width_per_group * 2**index,
             "num_groups": self.num_groups,
@@ -207,12 +231,19 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         if not holds:
             problems.append(problem)
 
-    for name, known in (("block", BLOCK_EXPANSION), ("stem", STEM_NAMES), ("shortcut", SHORTCUT_NAMES)):
+    for name, known in (("block", BLOCK_EXPANSION), ("stem", STEM_STRIDES), ("shortcut", SHORTCUT_NAMES)):
         value = getattr(spec, name)
         require(value in known, f"{name} is {value!r}; choose one of {', '.join(known)}")
-    for name in ("stage_blocks", "dilations", "deform_stages", "checkpoint_stages"):
+    if not spec.stage_blocks:
+        return [*problems, "stage_blocks is empty; give the number of blocks of each stage, such as 3, 4, 6, 3"]
+    stages = ", ".join(spec.stage_names)
+    for name in ("dilations", "deform_stages", "checkpoint_stages"):
         values = getattr(spec, name)
-        require(len(values) == 4, f"{name} is {list(values)}; give four values, for res2 to res5")
+        require(
+            len(values) == len(spec.stage_blocks),
+            f"{name} is {list(values)}; this ResNet has {len(spec.stage_blocks)} stages: give a value for each of "
+            f"{stages}",
+        )
     for name in ("stage_blocks", "dilations"):
         require(
             all(value >= 1 for value in getattr(spec, name)),
@@ -220,20 +251,23 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         )
     for name in ("in_channels", "stem_out_channels", "num_groups", "width_per_group"):
         require(getattr(spec, name) >= 1, f"{name} is {getattr(spec, name)}; it must be at least 1")
-    require(spec.freeze_at <= 5, f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to 5 (stem and res2 to res5)")
-    if spec.multi_grid and len(spec.stage_blocks) == 4:
+    most = 1 + len(spec.stage_blocks)
+    require(
+        spec.freeze_at <= most,
+        f"freeze_at is {spec.freeze_at}; choose 0 (nothing) to {most} (stem and {stages})",
+    )
+    if spec.multi_grid:
         num_blocks = spec.stage_blocks[-1]
         require(
             len(spec.multi_grid) == num_blocks and min(spec.multi_grid) >= 1,
             f"multi_grid is {list(spec.multi_grid)}; give a factor of at least 1 for each of the {num_blocks} blocks "
-            "of res5",
+            f"of {spec.stage_names[-1]}",
         )
     require(
         callable(spec.norm) or spec.norm in NORM_NAMES,
         f"norm is {spec.norm!r}; choose one of {', '.join(filter(None, NORM_NAMES))}",
     )
-    known = FEATURE_NAMES if spec.num_classes else FEATURE_NAMES[:-1]
-    problems += check_names("out_features", spec.out_features, known)
+    problems += check_names("out_features", spec.out_features, spec.feature_names)
     require(spec.se_reduction >= 0, f"se_reduction is {spec.se_reduction}; give 0 (none) or more (usually 16)")
     require(0 <= spec.stochastic_depth < 1, f"stochastic_depth is {spec.stochastic_depth}; give a chance in [0, 1)")
     require(
@@ -241,6 +275,13 @@ def check_resnet_spec(spec: ResNetSpec) -> list[str]:
         "zero_init_residual needs a trainable norm at the end of each block: no preact, no FrozenBN",
     )
     require(not (spec.preact and any(spec.deform_stages)), "preact blocks have no deformable convolution")
+    if spec.shortcut == "pad" and spec.block in BLOCK_EXPANSION:
+        res2_channels = spec.res2_out_channels or 64 * BLOCK_EXPANSION[spec.block]
+        require(
+            spec.stem_out_channels <= res2_channels,
+            f"shortcut pad adds channels and takes none away: res2_out_channels is {res2_channels}, "
+            f"stem_out_channels {spec.stem_out_channels}; give at most {res2_channels}",
+        )
     if spec.block == "basic":
         require(
             spec.num_groups == 1 and spec.width_per_group == 64,

@@ -51,7 +51,7 @@ def test_depth_is_all_it_takes(default_cfg, depth, channels):
 
 @pytest.mark.parametrize(
     ("depth", "channels", "message"),
-    [(18, 128, "depths 18, 34. have 64; leave the key out"), (50, 64, "has bottlenecks and 256; leave the key out")],
+    [(18, 128, "depths 10, 18, 34. have 64; leave the key"), (50, 64, "has bottlenecks and 256; leave the key out")],
 )
 def test_contradictory_channels_are_an_error(default_cfg, depth, channels, message):
     default_cfg.MODEL.RESNETS.DEPTH, default_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = depth, channels

@@ -48,6 +48,15 @@ def test_stages_behind_the_last_output_are_not_built():
     assert make_spec(out_features=("stem",)).built_stages == ()
 
 
+def test_what_is_given_for_each_stage_follows_their_number():
+    for count in range(1, 7):
+        spec = make_spec(stage_blocks=(1,) * count)
+        assert spec.dilations == (1,) * count
+        assert spec.deform_stages == spec.checkpoint_stages == (False,) * count
+        assert spec.out_features == spec.stage_names[-1:] == (f"res{count + 1}",)
+        assert spec.strides == {"stem": 4, **{f"res{number}": 2**number for number in range(2, count + 2)}}
+
+
 def test_unknown_depth_names_the_choices():
     with pytest.raises(ValueError, match=r"depth is 35; choose one of .*18, .*50, .*152"):
         find_depth(35)
@@ -62,8 +71,13 @@ def test_unknown_depth_names_the_choices():
         ({"out_features": ()}, "out_features is empty"),
         ({"out_features": ("res2", "res2")}, "name each only once"),
         ({"freeze_at": 6}, "freeze_at is 6; choose 0 .* to 5"),
-        ({"stage_blocks": (3, 4, 6)}, "stage_blocks is .*; give four values"),
-        ({"stage_blocks": ()}, "stage_blocks is .*; give four values"),
+        ({"stage_blocks": (3, 4, 6), "dilations": (1, 1, 1, 2)}, "dilations is .*; this ResNet has 3 stages"),
+        ({"stage_blocks": (3, 4, 6), "freeze_at": 5}, "freeze_at is 5; choose 0 .nothing. to 4 .stem and res2, res3, "),
+        ({"stage_blocks": ()}, "stage_blocks is empty; give the number of blocks of each stage"),
+        (
+            {"shortcut": "pad", "res2_out_channels": 16, "block": "basic"},
+            "shortcut pad .* res2_out_channels is 16, stem_out_channels 64; give at most 16",
+        ),
         ({"stage_blocks": (3, 0, 6, 3)}, "stage_blocks is .* at least 1"),
         (
             {"block": "basic", "num_groups": 32},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import statistics
 import time
 from collections import defaultdict
@@ -18,7 +19,7 @@ from torch import nn
 
 # Modules of Detectron2's meta-architectures, and what their parts are called here.
 _HEADS = {"proposal_generator": "RPN", "roi_heads": "ROI heads", "head": "head", "sem_seg_head": "semantic head"}
-_TRUNK = ("stem", "res2", "res3", "res4", "res5")
+_TRUNK = re.compile(r"stem|res\d+")
 _COUNTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MIB = 2**20
 
@@ -49,7 +50,7 @@ def find_parts(model: nn.Module) -> dict[str, nn.Module]:
     backbone = model.backbone
     trunk = getattr(backbone, "bottom_up", backbone)
     parts = {"FPN": backbone} if trunk is not backbone else {}
-    parts |= {name: getattr(trunk, name) for name in _TRUNK if hasattr(trunk, name)}
+    parts |= {name: part for name, part in trunk.named_children() if _TRUNK.fullmatch(name)}
     return parts | {title: getattr(model, name) for name, title in _HEADS.items() if hasattr(model, name)}
 
 
@@ -122,7 +123,7 @@ def _without_trunk(costs: list[PartCost]) -> list[PartCost]:
     """The FPN's module holds the trunk: take the trunk's costs off, and put the FPN behind it."""
     if costs[0].name != "FPN":
         return costs
-    trunk = [cost for cost in costs if cost.name in _TRUNK]
+    trunk = [cost for cost in costs if _TRUNK.fullmatch(cost.name)]
     whole = costs[0]
     fpn = PartCost(
         name="FPN",

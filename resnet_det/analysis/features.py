@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from detectron2.structures import Boxes, pairwise_iou
 from torch import nn
 
 from resnet_det.errors import InputError
-from resnet_det.specs import STAGE_NAMES
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ def record_features(model: nn.Module) -> Iterator[dict[str, torch.Tensor]]:
     def keep_levels(_module: nn.Module, _inputs: tuple, outputs: dict[str, torch.Tensor]) -> None:
         recorded.update(outputs)
 
-    stages = {name: getattr(trunk, name) for name in STAGE_NAMES if hasattr(trunk, name)}
+    stages = {name: stage for name, stage in trunk.named_children() if re.fullmatch(r"res\d+", name)}
     hooks = [stage.register_forward_hook(keep_stage(name)) for name, stage in stages.items()]
     hooks.append(model.backbone.register_forward_hook(keep_levels))
     try:

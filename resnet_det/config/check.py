@@ -29,7 +29,7 @@ def backbone_outputs(cfg: CfgNode) -> list[str] | None:
     if cfg.MODEL.BACKBONE.NAME == FPN_BACKBONE:
         return [*levels, f"p{int(levels[-1][1:]) + 1}"] if levels else []
     if cfg.MODEL.BACKBONE.NAME == RETINANET_BACKBONE:
-        return [*levels, "p6", "p7"]
+        return [*levels, *(f"p{int(levels[-1][1:]) + more}" for more in (1, 2))] if levels else []
     return None
 
 
@@ -120,12 +120,12 @@ def _check_anchors(cfg: CfgNode) -> list[str]:
 
 def _repeated_strides(cfg: CfgNode) -> list[str]:
     """ROI heads pick the level by the size of the box, which takes one level per stride."""
-    names = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if name in ("p2", "p3", "p4", "p5")]
     try:
         strides = read_resnet_spec(cfg).strides
-        used = [strides[f"res{name[1:]}"] for name in names]
-    except (InputError, KeyError):
+    except InputError:
         return []
+    names = [name for name in cfg.MODEL.ROI_HEADS.IN_FEATURES if f"res{name[1:]}" in strides]
+    used = [strides[f"res{name[1:]}"] for name in names]
     if len(set(used)) == len(used):
         return []
     return [

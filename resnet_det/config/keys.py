@@ -92,7 +92,7 @@ def _train_defaults() -> CfgNode:
     node.ACCUMULATE = 1
     # Largest norm of all gradients together; 0: any. (SOLVER.CLIP_GRADIENTS clips each parameter by itself.)
     node.CLIP_GRAD_NORM = 0.0
-    # Factor of the ResNet's learning rate, and once more for each stage below res5.
+    # Factor of the ResNet's learning rate, and once more for each stage below the last.
     node.BACKBONE_LR_FACTOR = 1.0
     node.LAYER_DECAY = 1.0
     # For how many images a step SOLVER.BASE_LR is meant: it is scaled to those of this run. 0: it is taken as it is.
@@ -175,13 +175,14 @@ def _add_augmentation(node: CfgNode) -> None:
 def resnet_defaults() -> CfgNode:
     """What MODEL.RESNETS has no keys for. With these defaults the ResNet is Detectron2's."""
     node = CfgNode()
-    # Blocks of res2 to res5, such as [3, 8, 36, 3], and their kind, "basic" or "bottleneck"; empty: those of
-    # MODEL.RESNETS.DEPTH.
+    # Blocks of each stage, such as [3, 8, 36, 3] (any number of stages), and their kind, "basic" or "bottleneck";
+    # empty: those of MODEL.RESNETS.DEPTH.
     node.STAGE_BLOCKS = []
     node.BLOCK = ""
-    # "7x7", "deep" (ResNet-C: three 3x3) or "deep_tiered".
+    # "7x7", "deep" (ResNet-C: three 3x3), "deep_tiered", or "3x3" (stride 1, for tiny images).
     node.STEM = "7x7"
-    # Where the shape changes: "projection", or "avg_down" (ResNet-D). "none": no shortcuts at all, the plain net.
+    # Where the shape changes: "projection", "avg_down" (ResNet-D) or "pad" (skipped pixels and zeros, no weights).
+    # "none": no shortcuts at all, the plain net.
     node.SHORTCUT = "projection"
     # Pre-activation blocks (ResNet-v2).
     node.PREACT = False
@@ -191,11 +192,12 @@ def resnet_defaults() -> CfgNode:
     node.ZERO_INIT_RESIDUAL = False
     # Chance of skipping the last block in training; it grows linearly from the first block.
     node.STOCHASTIC_DEPTH = 0.0
-    # Dilation of res2 to res5, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
+    # Dilation of each stage, such as [1, 1, 1, 2]; empty: MODEL.RESNETS.RES5_DILATION. A dilated stage keeps the
     # stride of the stage before, under an FPN too.
     node.DILATIONS = []
-    # Which of res2 to res5 save memory in training by computing their blocks again.
-    node.CHECKPOINT_STAGES = [False, False, False, False]
+    # Which stages save memory in training by computing their blocks again, such as [True, True, False, False]; empty:
+    # none.
+    node.CHECKPOINT_STAGES = []
     # Set INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 to what MODEL.WEIGHTS were trained with.
     node.MATCH_WEIGHTS = False
     # Stop before training if those four keys are not what MODEL.WEIGHTS were trained with, as far as that is known.

@@ -40,8 +40,9 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
     if not like_detectron2:
         _refuse_foreign_keys(cfg)
     try:
-        # The block first, as channels follow from it.
-        block = make_spec(resnets.DEPTH, block=own.BLOCK or None, stage_blocks=own.STAGE_BLOCKS or None).block
+        # The block and the stages first, as channels and what is given for each stage follow from them.
+        kind = make_spec(resnets.DEPTH, block=own.BLOCK or None, stage_blocks=own.STAGE_BLOCKS or None)
+        block, stages = kind.block, len(kind.stage_blocks)
         return make_spec(
             resnets.DEPTH,
             block=block if own.STAGE_BLOCKS else None,
@@ -49,7 +50,7 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
             in_channels=len(cfg.MODEL.PIXEL_MEAN) if in_channels is None else in_channels,
             stem=_stem(own, deeplab),
             stem_out_channels=resnets.STEM_OUT_CHANNELS,
-            res2_out_channels=_res2_out_channels(resnets, block),
+            res2_out_channels=_res2_out_channels(resnets, own, block),
             num_groups=resnets.NUM_GROUPS,
             width_per_group=resnets.WIDTH_PER_GROUP,
             stride_in_1x1=resnets.STRIDE_IN_1X1,
@@ -59,11 +60,11 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
             norm=resnets.NORM,
             zero_init_residual=own.ZERO_INIT_RESIDUAL,
             stochastic_depth=own.STOCHASTIC_DEPTH,
-            dilations=_dilations(resnets, own, deeplab),
-            multi_grid=_multi_grid(deeplab),
-            deform_stages=resnets.DEFORM_ON_PER_STAGE,
+            dilations=_dilations(resnets, own, deeplab, stages),
+            multi_grid=_multi_grid(deeplab, stages),
+            deform_stages=_set_stages(resnets.DEFORM_ON_PER_STAGE),
             deform=DeformSpec(modulated=resnets.DEFORM_MODULATED, num_groups=resnets.DEFORM_NUM_GROUPS),
-            checkpoint_stages=own.CHECKPOINT_STAGES,
+            checkpoint_stages=_set_stages(own.CHECKPOINT_STAGES),
             out_features=resnets.OUT_FEATURES,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
@@ -92,18 +93,30 @@ def _stem(own: CfgNode, deeplab: dict[str, object]) -> str:
     return own.STEM if stem == "7x7" else stem
 
 
-def _multi_grid(deeplab: dict[str, object]) -> tuple[int, ...]:
+def _set_stages(values: list[bool]) -> list[bool] | None:
+    """A list for all stages that sets none, as Detectron2's default does for four, is right for any number of them."""
+    return values if any(values) else None
+
+
+def _multi_grid(deeplab: dict[str, object], stages: int) -> tuple[int, ...]:
     """Factors of 1 are none, whatever their number."""
     grid = tuple(deeplab.get("RES5_MULTI_GRID") or ())
-    return () if set(grid) == {1} else grid
+    if set(grid) <= {1}:
+        return ()
+    if stages != 4:
+        raise ValueError(f"RES5_MULTI_GRID is {list(grid)}, and res5 is not the last of {stages} stages; leave it out")
+    return grid
 
 
-def _dilations(resnets: CfgNode, own: CfgNode, deeplab: dict[str, object]) -> tuple[int, ...]:
+def _dilations(resnets: CfgNode, own: CfgNode, deeplab: dict[str, object], stages: int) -> tuple[int, ...]:
     res4, res5 = deeplab.get("RES4_DILATION", 1), resnets.RES5_DILATION
     if (res4, res5) not in ((1, 1), (1, 2), (1, 4), (2, 4)):
         beside = f" and RES4_DILATION {res4}" if res4 != 1 else ""
         raise ValueError(f"RES5_DILATION is {res5}{beside}; choose 1, 2 or 4, and 4 where RES4_DILATION is 2")
-    dilations = (1, 1, res4, res5)
+    dilations = (1, 1, res4, res5, *(1,) * (stages - 4))
+    if any(dilation != 1 for dilation in dilations[stages:]):
+        raise ValueError(f"RES4_DILATION is {res4}, RES5_DILATION {res5}, and there are {stages} stages, from res2 on")
+    dilations = dilations[:stages]
     if not own.DILATIONS:
         return dilations
     if any(theirs not in (1, ours) for theirs, ours in zip(dilations, own.DILATIONS, strict=False)):
@@ -113,13 +126,16 @@ def _dilations(resnets: CfgNode, own: CfgNode, deeplab: dict[str, object]) -> tu
     return tuple(own.DILATIONS)
 
 
-def _res2_out_channels(resnets: CfgNode, block: str) -> int:
-    """MODEL.RESNETS.RES2_OUT_CHANNELS, which follows the block: nobody has to set it.
+def _res2_out_channels(resnets: CfgNode, own: CfgNode, block: str) -> int:
+    """MODEL.RESNETS.RES2_OUT_CHANNELS, which follows the block: nobody has to set it, but for STAGE_BLOCKS that have
+    channels of their own.
 
     Detectron2's default is 256, and a config does not tell a default from a value that was set: with basic blocks 256
     means unset.
     """
     channels, expected = resnets.RES2_OUT_CHANNELS, 64 * BLOCK_EXPANSION[block]
+    if own.STAGE_BLOCKS:
+        return expected if channels == 256 else channels
     if block == "basic" and channels not in (64, 256):
         raise ValueError(
             f"RES2_OUT_CHANNELS is {channels}, but basic blocks (depths {depths_of(block)}) have {expected}; "

@@ -13,7 +13,7 @@ from detectron2.solver.build import get_default_optimizer_params, maybe_add_grad
 
 logger = logging.getLogger(__name__)
 
-_PARTS = ("stem", "res2", "res3", "res4", "res5")
+_STAGE = re.compile(r"(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(?:stem|res(\d+))\.")
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -28,8 +28,10 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         bias_lr_factor=solver.BIAS_LR_FACTOR,
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
+    names = [name for name, _ in model.named_parameters()]
+    last_stage = max((int(found[1] or 1) for found in map(_STAGE.match, names) if found), default=1)
     factors = {
-        parameter: backbone_lr_factor(name, train.BACKBONE_LR_FACTOR, train.LAYER_DECAY)
+        parameter: backbone_lr_factor(name, train.BACKBONE_LR_FACTOR, train.LAYER_DECAY, last_stage=last_stage)
         for name, parameter in model.named_parameters()
     }
     params = scale_param_groups(params, factors)
@@ -68,17 +70,18 @@ def scaled_base_lr(cfg: CfgNode) -> float:
     return scaled
 
 
-def backbone_lr_factor(name: str, backbone_factor: float, layer_decay: float) -> float:
+def backbone_lr_factor(name: str, backbone_factor: float, layer_decay: float, *, last_stage: int = 5) -> float:
     """What the learning rate of the parameter ``name`` is multiplied with.
 
     Args:
         backbone_factor: for the ResNet as a whole.
-        layer_decay: once more for each stage below res5: res4 has it once, the stem four times (arXiv 1801.06146).
+        layer_decay: once more for each stage below the last: res4 has it once, the stem four times (arXiv 1801.06146).
+        last_stage: the number in the name of the last stage.
     """
-    found = re.match(r"(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(stem|res[2-5])\.", name)
+    found = _STAGE.match(name)
     if not found:
         return 1.0
-    return backbone_factor * layer_decay ** (len(_PARTS) - 1 - _PARTS.index(found[1]))
+    return backbone_factor * layer_decay ** (last_stage - int(found[1] or 1))
 
 
 def scale_param_groups(groups: list[dict[str, Any]], factors: dict[torch.nn.Parameter, float]) -> list[dict[str, Any]]:

@@ -52,7 +52,7 @@ class ResidualBlock(CNNBlockBase):
         """
         super().__init__(in_channels, out_channels, stride)
         self.adds_input = shortcut != "none"
-        # arXiv 1512.03385, section 3.3, option B: a projection only where the shape changes.
+        # arXiv 1512.03385, section 3.3: the shortcut is the identity, but for where the shape changes.
         self.shortcut = None
         if self.adds_input and (in_channels != out_channels or stride != 1):
             shortcut_norm = norm if self.has_shortcut_norm else ""
@@ -60,7 +60,7 @@ class ResidualBlock(CNNBlockBase):
         self.add_convs(norm=norm, **convs)
         last = getattr(self, self.conv_names[-1])
         for conv in (*(getattr(self, name) for name in self.conv_names), self.shortcut):
-            if conv is not None:
+            if conv is not None and hasattr(conv, "weight"):
                 weight_init.c2_msra_fill(conv)  # arXiv 1502.01852
         if zero_init_residual:
             nn.init.zeros_(last.norm.weight)

@@ -18,7 +18,7 @@ from torch import nn
 from resnet_det.modeling.blocks import BasicBlock, BottleneckBlock, ResidualBlock
 from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.fused import conv_sum_relu
-from resnet_det.modeling.layers import AvgDownShortcut, DeformConv
+from resnet_det.modeling.layers import AvgDownShortcut, DeformConv, PadShortcut
 from resnet_det.modeling.norms import read_affine
 from resnet_det.modeling.openvino_backbone import OpenVinoBackbone, OpenVinoHead, record_inputs
 from resnet_det.modeling.openvino_network import OPENVINO_DTYPES
@@ -169,7 +169,9 @@ def _is_ordinary_conv(module: nn.Module) -> bool:
 
 
 def _is_fusible(block: ResidualBlock) -> bool:
-    convs = [module for name, module in block.named_children() if name != "drop"]
+    if block.shortcut is not None and (block.shortcut._forward_hooks or block.shortcut._forward_pre_hooks):
+        return False
+    convs = [module for name, module in block.named_children() if name != "drop" and type(module) is not PadShortcut]
     plain = all(_is_ordinary_conv(conv) and conv.norm is None and conv.activation is None for conv in convs)
     return plain and "forward" not in vars(block)
 

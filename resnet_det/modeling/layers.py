@@ -80,8 +80,30 @@ class AvgDownShortcut(Conv2d):
         return super().forward(x)
 
 
-def make_shortcut(kind: str, in_channels: int, out_channels: int, *, stride: int, norm: str | Callable) -> Conv2d:
-    """What a block adds where the shape changes: ``kind`` is "projection" or "avg_down"."""
+class PadShortcut(nn.Module):
+    """A shortcut without weights (arXiv 1512.03385, section 3.3, option A): pixels are skipped, and channels of zeros
+    added, as many before the others as behind them.
+
+    Shapes:
+        (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int) -> None:
+        super().__init__()
+        before = (out_channels - in_channels) // 2
+        self.new_channels, self.stride = (before, out_channels - in_channels - before), stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, *self.new_channels))
+
+    def extra_repr(self) -> str:
+        return f"new_channels={self.new_channels}, stride={self.stride}"
+
+
+def make_shortcut(kind: str, in_channels: int, out_channels: int, *, stride: int, norm: str | Callable) -> nn.Module:
+    """What a block adds where the shape changes: ``kind`` is "projection", "avg_down" or "pad"."""
+    if kind == "pad":
+        return PadShortcut(in_channels, out_channels, stride=stride)
     if kind == "avg_down":
         return AvgDownShortcut(in_channels, out_channels, stride=stride, norm=norm)
     return make_conv(in_channels, out_channels, 1, stride=stride, norm=norm)

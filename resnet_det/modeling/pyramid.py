@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from detectron2.modeling import Backbone
 from detectron2.modeling.backbone.fpn import FPN, LastLevelMaxPool, LastLevelP6P7
 
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import STAGE_NAMES, check_names
+from resnet_det.specs import check_names
 
 TOP_BLOCKS = ("max_pool", "p6p7")
 
@@ -65,14 +66,15 @@ class FeaturePyramid(ModuleLists, FPN):
         return dict(zip(self._out_features, levels, strict=True))
 
 
-class DilatedFPN(FeaturePyramid):
-    """An FPN over a backbone with dilated stages, which have the stride of the stage before.
+class FreeStridesFPN(FeaturePyramid):
+    """An FPN over a backbone whose stages have other strides than 4, 8, 16, ...: some are dilated, or the stem does not
+    stride.
 
-    Levels keep the names they have without dilation (p5 is made of res5, whatever its stride), and so does the state.
+    Levels keep the names they have with those strides (p5 is made of res5, whatever its stride), and so does the state.
     """
 
     def __init__(self, bottom_up: Backbone, in_features: list[str], *args: object) -> None:
-        super().__init__(_Undilated(bottom_up), in_features, *args)
+        super().__init__(_WithUsualStrides(bottom_up), in_features, *args)
         self.bottom_up = bottom_up
         shapes, nominal = bottom_up.output_shape(), dict(self._out_feature_strides)
         for name, level in zip(in_features, self._out_features, strict=False):
@@ -83,8 +85,9 @@ class DilatedFPN(FeaturePyramid):
         self._size_divisibility = shapes[in_features[-1]].stride
 
 
-class _Undilated(Backbone):
-    """A backbone with the strides that it has without dilation: Detectron2's FPN insists on strides that double."""
+class _WithUsualStrides(Backbone):
+    """A backbone that gives its stages the strides they usually have: Detectron2's FPN names levels by the stride, and
+    insists on strides that double."""
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -95,8 +98,16 @@ class _Undilated(Backbone):
 
     def output_shape(self) -> dict[str, ShapeSpec]:
         shapes = self.backbone.output_shape()
-        strides = {name: 4 * 2**index for index, name in enumerate(STAGE_NAMES)}
-        return {n: ShapeSpec(channels=shapes[n].channels, stride=strides[n]) for n in strides if n in shapes}
+        return {n: ShapeSpec(channels=shapes[n].channels, stride=2 ** _number(n)) for n in _find_stages(shapes)}
+
+
+def _find_stages(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that are stages (res2, res3, ...), finest first."""
+    return sorted((name for name in names if re.fullmatch(r"res\d+", name)), key=_number)
+
+
+def _number(stage: str) -> int:
+    return int(stage.removeprefix("res"))
 
 
 def make_fpn(
@@ -116,31 +127,31 @@ def make_fpn(
         out_channels: channels of every level.
         norm: normalisation of the lateral and output convolutions.
         fuse_type: "sum" or "avg" of a lateral feature and the level above.
-        top_block: "max_pool" adds p6 by subsampling p5, the last level (Faster and Mask R-CNN); "p6p7" adds p6 and
-            p7 by strided convolutions of res5 (RetinaNet, arXiv 1708.02002, section 4).
+        top_block: "max_pool" adds a level by subsampling the last (p6 of p5: Faster and Mask R-CNN); "p6p7" adds two by
+            strided convolutions of the last feature (p6 and p7 of res5: RetinaNet, arXiv 1708.02002, section 4).
 
     Raises:
         ValueError: an argument is not among its choices, or the backbone has no such feature.
     """
     shapes = bottom_up.output_shape()
-    known = [name for name in STAGE_NAMES if name in shapes]
+    known = _find_stages(shapes)
     in_features = known if in_features is None else list(in_features)
     problems = check_names("in_features of the FPN", in_features, known)
-    if not problems and STAGE_NAMES.index(in_features[-1]) - STAGE_NAMES.index(in_features[0]) != len(in_features) - 1:
+    if not problems and [_number(name) - _number(in_features[0]) for name in in_features] != list(
+        range(len(in_features))
+    ):
         problems.append(f"in_features of the FPN are {in_features}; name neighbouring stages, finest first")
     if fuse_type not in ("sum", "avg"):
         problems.append(f"fuse_type is {fuse_type!r}; choose one of sum, avg")
     if top_block not in TOP_BLOCKS:
         problems.append(f"top_block is {top_block!r}; choose one of {', '.join(TOP_BLOCKS)}")
-    elif top_block == "p6p7" and "res5" not in shapes:
-        problems.append("top_block p6p7 is built on res5, which the backbone does not output")
     if problems:
         raise ValueError("; ".join(problems))
     if top_block == "p6p7":
-        top = LastLevelP6P7(shapes["res5"].channels, out_channels)
+        top = LastLevelP6P7(shapes[in_features[-1]].channels, out_channels, in_feature=in_features[-1])
     else:
         top = LastLevelMaxPool()
-        top.in_feature = f"p{in_features[-1].removeprefix('res')}"
-    strides = [shapes[name].stride for name in in_features]
-    fpn_class = FeaturePyramid if strides == sorted(set(strides)) else DilatedFPN
+        top.in_feature = f"p{_number(in_features[-1])}"
+    has_usual_strides = all(shapes[name].stride == 2 ** _number(name) for name in in_features)
+    fpn_class = FeaturePyramid if has_usual_strides else FreeStridesFPN
     return fpn_class(bottom_up, in_features, out_channels, norm, top, fuse_type)

@@ -17,7 +17,7 @@ from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import BLOCK_EXPANSION, STAGE_NAMES, DeformSpec, ResNetSpec, check_names, find_depth, make_spec
+from resnet_det.specs import BLOCK_EXPANSION, DeformSpec, ResNetSpec, check_names, find_depth, make_spec, name_stages
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
 # more often.
@@ -64,7 +64,7 @@ class ResNet(ModuleLists, Detectron2ResNet):
         """
         Backbone.__init__(self)
         self.stem, self.num_classes = stem, num_classes
-        names = tuple(f"res{number}" for number in range(2, 2 + len(stages)))
+        names = name_stages(len(stages))
         last = "linear" if num_classes is not None else ("stem", *names)[-1]
         self._out_features = [last] if out_features is None else out_features
         problems = check_names("out_features", self._out_features, ["stem", *names, *["linear"][: last == "linear"]])
@@ -96,7 +96,7 @@ class ResNet(ModuleLists, Detectron2ResNet):
         stem = make_stem(spec)
         block_class = BLOCKS[f"preact_{spec.block}" if spec.preact else spec.block]
         # All of them are made, even those that are left out: the random numbers drawn are then Detectron2's.
-        stages = [[block_class(**block.arguments) for block in spec.blocks_of(name)] for name in STAGE_NAMES]
+        stages = [[block_class(**block.arguments) for block in spec.blocks_of(name)] for name in spec.stage_names]
         final_norm = None
         if spec.preact:
             final_norm = make_norm(spec.norm, stages[-1][-1].out_channels) or nn.Identity()
@@ -107,7 +107,7 @@ class ResNet(ModuleLists, Detectron2ResNet):
             out_features=list(spec.out_features),
             freeze_at=spec.freeze_at,
             final_norm=final_norm,
-            checkpoint_stages=[n for n, keeps in zip(STAGE_NAMES, spec.checkpoint_stages, strict=True) if keeps],
+            checkpoint_stages=[n for n, keeps in zip(spec.stage_names, spec.checkpoint_stages, strict=True) if keeps],
         )
         net.spec = spec
         return net
@@ -259,7 +259,7 @@ def make_resnet(
 
     Args:
         block, stage_blocks: None takes those of ``depth``.
-        out_features: None gives "linear" if there are ``num_classes``, else res2 to res5.
+        out_features: None gives "linear" if there are ``num_classes``, else all stages.
         deform_modulated, deform_num_groups: see :class:`resnet_det.specs.DeformSpec`.
         fields: the other fields of :class:`resnet_det.specs.ResNetSpec`, such as ``norm``, ``stem``, ``freeze_at``.
 
@@ -267,7 +267,8 @@ def make_resnet(
         ValueError: an argument that no ResNet can have; all problems are listed.
     """
     if out_features is None:
-        out_features = ("linear",) if fields.get("num_classes") else STAGE_NAMES
+        count = len(find_depth(depth).stage_blocks if stage_blocks is None else stage_blocks)
+        out_features = ("linear",) if fields.get("num_classes") else name_stages(count)
     deform = DeformSpec(modulated=deform_modulated, num_groups=deform_num_groups)
     spec = make_spec(depth, block=block, stage_blocks=stage_blocks, out_features=out_features, deform=deform, **fields)
     return ResNet.from_spec(spec)

@@ -12,6 +12,8 @@ def describe_resnet(block: str, stage_blocks: Sequence[int], num_groups: int = 1
     """The name of a ResNet: "ResNet-50", "ResNeXt-101-32x8d", "Wide ResNet-50-2", or its blocks."""
     known = {(spec.block, spec.stage_blocks): depth for depth, spec in DEPTHS.items()}
     depth = known.get((block, tuple(stage_blocks)))
+    if depth is None and block == "basic" and len(stage_blocks) == 3 and len(set(stage_blocks)) == 1:
+        return f"CIFAR ResNet-{6 * stage_blocks[0] + 2}"  # arXiv 1512.03385, section 4.2
     if depth is None:
         return f"ResNet of {block} blocks {', '.join(map(str, stage_blocks))}"
     if num_groups > 1:
@@ -27,12 +29,12 @@ def describe_spec(spec: ResNetSpec) -> str:
 
 def describe_shapes(shapes: Mapping[str, Sequence[int]]) -> str:
     """The name of the ResNet whose tensors, by Detectron2's names, have these ``shapes``."""
-    stage_blocks = []
-    for stage in range(2, 6):
-        blocks = {int(found[1]) for name in shapes if (found := re.match(rf"res{stage}\.(\d+)\.", name))}
-        stage_blocks.append(max(blocks) + 1 if blocks else 0)
-    if not any(stage_blocks):
+    found = [match for name in shapes if (match := re.match(r"res(\d+)\.(\d+)\.", name))]
+    if not found:
         return "no ResNet"
+    stage_blocks = [0] * (max(int(match[1]) for match in found) - 1)
+    for match in found:
+        stage_blocks[int(match[1]) - 2] = max(stage_blocks[int(match[1]) - 2], int(match[2]) + 1)
     if "res2.0.conv3.weight" not in shapes:
         return describe_resnet("basic", stage_blocks)
     width, per_group = shapes["res2.0.conv2.weight"][:2] if "res2.0.conv2.weight" in shapes else (64, 64)

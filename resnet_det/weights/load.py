@@ -20,7 +20,7 @@ from resnet_det.weights.readers import read_tensors
 from resnet_det.weights.sources import fetch_weights
 
 _STEM = "stem.conv1.weight"
-_TRUNK = re.compile(r"(stem|res[2-5]|final_norm)\.")
+_TRUNK = re.compile(r"(stem|res\d+|final_norm)\.")
 _COUNTER = "num_batches_tracked"  # no part of the function of a norm, and FrozenBN has none
 
 
@@ -247,12 +247,13 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _part_of(name: str, backbone_names: frozenset[str]) -> str:
-    found = re.search(r"(stem|res[2-5]|final_norm|linear)\.", name)
+    found = re.search(r"(stem|res\d+|final_norm|linear)\.", name)
     if name in backbone_names and found:
         return found[1]
     return found[1] if found and "." not in name[: found.start()] else name.partition(".")[0]
 
 
 def _part_order(part: str) -> tuple[int, str]:
-    order = ["stem", "res2", "res3", "res4", "res5", "final_norm", "linear", "backbone"]
-    return (order.index(part) if part in order else len(order), part)
+    order = ["stem", "res", "final_norm", "linear", "backbone"]
+    kind = part.rstrip("0123456789")
+    return (order.index(kind) if kind in order else len(order), part)

@@ -115,7 +115,7 @@ def to_detectron2_names(keys: Iterable[str]) -> dict[str, str]:
     elif kind == "caffe2":
         renamed = {key: _from_caffe2(key) for key in inside}
     elif kind == "detectron2":
-        renamed = {key: key if re.match(r"(stem|res[2-5]|linear|final_norm)\.", key) else None for key in inside}
+        renamed = {key: key if re.match(r"(stem|res\d+|linear|final_norm)\.", key) else None for key in inside}
     else:
         modules = _torch_modules(inside) if kind == "torch" else _timm_v2_modules(inside)
         renamed = {key: _rename_module(key, modules) for key in inside}
@@ -217,7 +217,7 @@ def _rename_module(key: str, modules: dict[str, str]) -> str | None:
 
 def _rename_back(name: str, inverse: dict[str, str], stages: str, *, first: int) -> str | None:
     module, _, leaf = name.rpartition(".")
-    found = re.fullmatch(r"res(\d)\.(\d+)(\..+)", module)
+    found = re.fullmatch(r"res(\d+)\.(\d+)(\..+)", module)
     inner = inverse.get(found[3] if found else module)
     if inner is None:
         return None
@@ -256,7 +256,7 @@ def _from_caffe2(key: str) -> str | None:
         return f"stem.conv1.{leaf}"
     if found[1] == "pred":
         return f"linear.{leaf}"
-    block = re.fullmatch(r"(res\d)_(\d+)_(branch\w+)", found[1])
+    block = re.fullmatch(r"(res\d+)_(\d+)_(branch\w+)", found[1])
     return f"{block[1]}.{block[2]}.{_CAFFE2_CONVS[block[3]]}.{leaf}" if block and block[3] in _CAFFE2_CONVS else None
 
 
@@ -265,7 +265,7 @@ def _to_caffe2(name: str) -> str | None:
     for theirs, own in _CAFFE2_LEAVES.items():
         inverse.setdefault(own, theirs)
     convs = {own: theirs for theirs, own in _CAFFE2_CONVS.items()}
-    found = re.fullmatch(r"(stem\.conv1|linear|(res\d)\.(\d+)\.(\w+))\.(.+)", name)
+    found = re.fullmatch(r"(stem\.conv1|linear|(res\d+)\.(\d+)\.(\w+))\.(.+)", name)
     if not found or found[5] not in inverse:
         return None
     leaf = inverse[found[5]]

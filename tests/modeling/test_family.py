@@ -97,11 +97,11 @@ def test_fpn_over_dilated_stages(dilations, top_block):
 
 def test_fpn_over_dilated_stages_adds_what_detectron2s_adds():
     """Without dilation the two classes must agree."""
-    from resnet_det.modeling.pyramid import DilatedFPN, LastLevelMaxPool
+    from resnet_det.modeling.pyramid import FreeStridesFPN, LastLevelMaxPool
 
     bottom_up = make_resnet(18).eval()
     theirs = make_fpn(bottom_up, STAGES, out_channels=16, fuse_type="avg").eval()
-    ours = DilatedFPN(bottom_up, list(STAGES), 16, "", LastLevelMaxPool(), "avg").eval()
+    ours = FreeStridesFPN(bottom_up, list(STAGES), 16, "", LastLevelMaxPool(), "avg").eval()
     ours.load_state_dict(theirs.state_dict())
     x = torch.randn(1, 3, 64, 96)
     for name, output in theirs(x).items():
@@ -117,7 +117,6 @@ def test_fpn_over_dilated_stages_adds_what_detectron2s_adds():
         ({"in_features": ["res2", "res4"]}, "name neighbouring stages, finest first"),
         ({"in_features": ["res4", "res3"]}, "name neighbouring stages, finest first"),
         ({"in_features": []}, "in_features of the FPN is empty"),
-        ({"top_block": "p6p7"}, "top_block p6p7 is built on res5, which the backbone does not output"),
     ],
 )
 def test_impossible_pyramids(arguments, message):
@@ -240,16 +239,16 @@ def test_classification_head():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"depth": 51}, "depth is 51; choose one of 14, 18"),
+        ({"depth": 51}, "depth is 51; choose one of 10, 14, 18"),
         ({"block": "basic"}, "depth 50 has bottleneck blocks"),
-        ({"stem": "3x3"}, "stem is '3x3'; choose one of 7x7, deep"),
-        ({"shortcut": "identity"}, "choose one of projection, avg_down, none"),
+        ({"stem": "5x5"}, "stem is '5x5'; choose one of 7x7, deep, deep_tiered, 3x3"),
+        ({"shortcut": "identity"}, "choose one of projection, avg_down, pad, none"),
         ({"se_reduction": -1}, "se_reduction is -1"),
         ({"stochastic_depth": 1.0}, r"stochastic_depth is 1.0; give a chance in \[0, 1\)"),
         ({"preact": True, "zero_init_residual": True}, "zero_init_residual needs a trainable norm"),
         ({"preact": True, "deform_stages": (True,) * 4}, "preact blocks have no deformable"),
         ({"out_features": ("linear",)}, "out_features has 'linear'; choose from stem, res2"),
-        ({"checkpoint_stages": (True,)}, "give four values"),
+        ({"checkpoint_stages": (True,)}, "this ResNet has 4 stages: give a value for each of res2, res3, res4, res5"),
         ({"norm": "IN", "stem": "x"}, "stem is 'x'.*norm is 'IN'"),
     ],
 )
