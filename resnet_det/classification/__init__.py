@@ -2,7 +2,7 @@
 
 In Python::
 
-    cfg = make_classification_cfg("configs/ImageNet-Classification/R_18_CIFAR10.yaml", ["OUTPUT_DIR", "out"])
+    cfg = make_classification_cfg("configs/ImageNet-Classification/R_20_CIFAR10.yaml", ["OUTPUT_DIR", "out"])
     cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ("cifar/train",), ("cifar/test",)
     results = train_classifier(cfg)  # {"classification": {"top1_error": ..., "top5_error": ..., "loss": ...}}
 """

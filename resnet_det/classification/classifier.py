@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -100,11 +99,7 @@ def build_classifier(cfg: CfgNode, *, backbone: nn.Module | None = None) -> Clas
     if num_classes < 2:
         raise InputError("RESNET_DET.CLASSES.NAMES: two classes or more are needed; data sets give them their names")
     if backbone is None:
-        try:
-            spec = dataclasses.replace(read_resnet_spec(cfg), out_features=("linear",), num_classes=num_classes)
-        except ValueError as error:
-            raise InputError(f"MODEL.RESNETS: {error}") from None
-        backbone = ResNet.from_spec(spec)
+        backbone = ResNet.from_spec(read_resnet_spec(cfg, num_classes=num_classes))
     elif getattr(backbone, "num_classes", num_classes) != num_classes:
         raise InputError(f"the backbone's head has {backbone.num_classes} classes, and the data have {num_classes}")
     return Classifier(

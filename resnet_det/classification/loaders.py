@@ -142,8 +142,8 @@ class _Checked:
         for batch in self.loader:
             if batch[0].get("failed"):
                 name, problem = batch[0][SKIPPED][-1]
-                told = problem if name in problem else f"{name}: {problem}"
-                raise InputError(f"{told}. {self.advice}")
+                about = problem.partition(name)  # which most problems name themselves
+                raise InputError(f"{name}{about[2] or f': {problem}'}. {self.advice}")
             yield batch
 
 

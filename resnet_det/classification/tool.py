@@ -47,7 +47,7 @@ Examples:
                              --train-data train.json images/ MODEL.WEIGHTS output/photos/classifier.safetensors
   a published recipe:        {prog} --config-file configs/ImageNet-Classification/R_50_torchvision_v2.yaml
                              --data imagenet/ --num-gpus 8
-  CIFAR-10:                  {prog} --config-file configs/ImageNet-Classification/R_18_CIFAR10.yaml
+  CIFAR-10:                  {prog} --config-file configs/ImageNet-Classification/R_20_CIFAR10.yaml
                              --data cifar-10-batches-py/
   shorter:                   {prog} ... RESNET_DET.TRAIN.EPOCHS 30
   evaluation alone:          {prog} --config-file output/photos/config.yaml --eval-only --test-data photos/val

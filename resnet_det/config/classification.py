@@ -33,7 +33,7 @@ def set_classification_defaults_(cfg: CfgNode) -> None:
     model, solver = cfg.MODEL, cfg.SOLVER
     model.BACKBONE.NAME, model.BACKBONE.FREEZE_AT = PLAIN_BACKBONE, 0
     model.PIXEL_MEAN, model.PIXEL_STD = [123.675, 116.280, 103.530], [58.395, 57.120, 57.375]
-    model.RESNETS.NORM, model.RESNETS.STRIDE_IN_1X1, model.RESNETS.OUT_FEATURES = "BN", False, ["res5"]
+    model.RESNETS.NORM, model.RESNETS.STRIDE_IN_1X1 = "BN", False
     cfg.INPUT.FORMAT = "RGB"
     solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM = 256, 0.1, 1e-4, 1e-4
     solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.WARMUP_FACTOR = "WarmupCosineLR", 5, 0.01
@@ -48,7 +48,7 @@ def check_classification_cfg(cfg: CfgNode) -> list[str]:
     keys = cfg.RESNET_DET.CLASSIFICATION
     problems = check_device(cfg.MODEL.DEVICE) + check_input(cfg) + check_training_keys(cfg) + _check_meaning(cfg)
     try:
-        read_resnet_spec(cfg)
+        read_resnet_spec(cfg, num_classes=2)
     except InputError as error:
         problems.append(str(error))
     if cfg.MODEL.BACKBONE.NAME != PLAIN_BACKBONE:

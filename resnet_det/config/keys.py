@@ -83,7 +83,7 @@ def _train_defaults() -> CfgNode:
     # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this
     # machine, else float32). Both work on CUDA and on the CPU.
     node.AMP_DTYPE = "float16"
-    # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
+    # "SGD" (Detectron2's), "AdamW" or "LAMB" (timm's). All take SOLVER.BASE_LR, WEIGHT_DECAY and SOLVER's other keys.
     node.OPTIMIZER = "SGD"
     # Length of training in epochs of the training images; SOLVER.MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and
     # TEST.EVAL_PERIOD, which are for Detectron2's length, follow it in proportion. 0: SOLVER.MAX_ITER iterations.
