@@ -15,12 +15,22 @@ AUTO_AUGMENTS = ("", "trivial", "randaugment", "autoaugment", "augmix")
 LOSSES = ("cross_entropy", "binary_cross_entropy")
 METRICS = ("top1_error", "top5_error", "loss")
 
-# Sections and keys of detectors that would change nothing here: set to something else, they are refused.
+# Keys of detectors that would change nothing here: set to something else, they are refused.
 _WITHOUT_MEANING = (
-    *("DATASETS.PROPOSAL_FILES_TRAIN", "DATASETS.PROPOSAL_FILES_TEST", "DATALOADER.SAMPLER_TRAIN", "INPUT.CROP"),
-    *("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS", "TEST.AUG", "TEST.PRECISE_BN"),
-    *("RESNET_DET.DATA.COCO", "RESNET_DET.DATA.CLASSES", "RESNET_DET.DATA.LSJ", "RESNET_DET.DATA.COPY_PASTE"),
-    *("RESNET_DET.DATA.PHOTOMETRIC", "RESNET_DET.DATA.AUGMENTATIONS", "RESNET_DET.DATA.MAPPER"),
+    *(
+        "DATASETS.PROPOSAL_FILES_TRAIN",
+        "DATASETS.PROPOSAL_FILES_TEST",
+        "DATALOADER.SAMPLER_TRAIN",
+        "INPUT.CROP.ENABLED",
+    ),
+    *("MODEL.MASK_ON", "MODEL.KEYPOINT_ON", "MODEL.LOAD_PROPOSALS", "TEST.AUG.ENABLED", "TEST.PRECISE_BN.ENABLED"),
+    *("RESNET_DET.DATA.COCO", "RESNET_DET.DATA.CLASSES", "RESNET_DET.DATA.LSJ.ENABLED"),
+    *(
+        "RESNET_DET.DATA.COPY_PASTE.PROB",
+        "RESNET_DET.DATA.PHOTOMETRIC.PROB",
+        "RESNET_DET.DATA.AUGMENTATIONS",
+        "RESNET_DET.DATA.MAPPER",
+    ),
     *("RESNET_DET.TEST.SLICE", "RESNET_DET.TEST.PREPARE", "RESNET_DET.TEST.VAL_LOSS"),
 )
 
@@ -37,8 +47,8 @@ def set_classification_defaults_(cfg: CfgNode) -> None:
     cfg.INPUT.FORMAT = "RGB"
     solver.IMS_PER_BATCH, solver.BASE_LR, solver.WEIGHT_DECAY, solver.WEIGHT_DECAY_NORM = 256, 0.1, 1e-4, 1e-4
     solver.LR_SCHEDULER_NAME, solver.WARMUP_ITERS, solver.WARMUP_FACTOR = "WarmupCosineLR", 5, 0.01
-    # In epochs: RESNET_DET.TRAIN.EPOCHS scales them all.
-    solver.MAX_ITER, solver.STEPS, solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD = 90, (), 1, 1
+    # In epochs: RESNET_DET.TRAIN.EPOCHS scales them all, so that there are always ten evaluations.
+    solver.MAX_ITER, solver.STEPS, solver.CHECKPOINT_PERIOD, cfg.TEST.EVAL_PERIOD = 90, (), 3, 9
     cfg.RESNET_DET.TRAIN.EPOCHS, cfg.RESNET_DET.TRAIN.KEEP_CHECKPOINTS = 90, 3
     cfg.RESNET_DET.TEST.BATCH_SIZE = 128
 
