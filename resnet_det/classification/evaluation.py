@@ -38,7 +38,7 @@ def evaluate_classifier(model: nn.Module, loader: Iterable[list[dict[str, Any]]]
             labels = torch.cat([entry["label"] for entry in batch]).to(logits.device)
             num_classes = logits.shape[1]
             best = logits.topk(min(5, num_classes)).indices == labels[:, None]
-            loss = F.cross_entropy(logits, labels, reduction="sum")
+            loss = F.cross_entropy(logits, labels, reduction="none").double().sum()
             counts += torch.stack([torch.tensor(len(labels)).to(loss), best[:, 0].sum(), best.sum(), loss]).cpu()
     finally:
         for module, training in was_training.items():
@@ -47,7 +47,7 @@ def evaluate_classifier(model: nn.Module, loader: Iterable[list[dict[str, Any]]]
     total, right1, right5, loss = sum(part for part, _ in gathered).tolist()
     if not total:
         raise InputError("there are no images to evaluate on")
-    results = {"top1_error": 100 * (1 - right1 / total)}
+    results = {"top1_error": 100 * (total - right1) / total}
     if max(number for _, number in gathered) > 5:
-        results["top5_error"] = 100 * (1 - right5 / total)
+        results["top5_error"] = 100 * (total - right5) / total
     return {**results, "loss": loss / total}

@@ -165,10 +165,10 @@ class _MemoryLoader:
         for chosen in self.sampler:
             places, positions = zip(*chosen, strict=True)
             index = torch.tensor(places)
-            pixels = self.augment(self.pixels[index], positions)
+            pixels, labels = self.augment(self.pixels[index], positions), self.labels[index]
             batch = {
                 "image": pixels.pin_memory() if self.pins_memory else pixels,
-                "label": self.labels[index],
+                "label": labels.pin_memory() if self.pins_memory else labels,
                 "image_id": [self.images.dicts[place]["file_name"] for place in places],
             }
             notes = [self.images.problems[place] for place in places if place in self.images.problems]

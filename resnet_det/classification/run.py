@@ -21,7 +21,7 @@ from resnet_det.classification.evaluation import evaluate_classifier
 from resnet_det.classification.image_sets import ImageSet, load_image_set
 from resnet_det.classification.loaders import build_test_loader, build_train_loader
 from resnet_det.classification.memory import keep_in_memory
-from resnet_det.classification.weights import write_weights
+from resnet_det.classification.weights import describe_training, write_weights
 from resnet_det.config import check_classification_cfg, merge_cfg, set_classification_defaults_
 from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
@@ -232,6 +232,7 @@ class ClassificationRun(TrainingRun):
         )
         scheduler = build_lr_scheduler(cfg, optimizer)
         super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=_read_fixed(start))
+        self.checkpointer.facts = describe_training(cfg)
         self.register_hooks(self.build_hooks())
 
     def build_hooks(self) -> list[HookBase]:

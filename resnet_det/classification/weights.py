@@ -16,6 +16,17 @@ FILE_NAME = "classifier.safetensors"
 _PREFIX = "backbone."
 
 
+def describe_training(cfg: CfgNode) -> dict[str, str]:
+    """What files of weights say of how these were trained, where :func:`resnet_det.weights.find_conventions` looks."""
+    conventions = Conventions(
+        cfg.INPUT.FORMAT,
+        tuple(cfg.MODEL.PIXEL_MEAN),
+        tuple(cfg.MODEL.PIXEL_STD),
+        stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
+    )
+    return {TRAINED_WITH: to_json(conventions)}
+
+
 def write_weights(cfg: CfgNode, checkpoint: Path) -> Path:
     """Write the ResNet of a checkpoint, with its head, to OUTPUT_DIR/classifier.safetensors.
 
@@ -23,15 +34,9 @@ def write_weights(cfg: CfgNode, checkpoint: Path) -> Path:
     """
     content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["model"]
     tensors = {name.removeprefix(_PREFIX): tensor for name, tensor in content.items() if name.startswith(_PREFIX)}
-    conventions = Conventions(
-        cfg.INPUT.FORMAT,
-        tuple(cfg.MODEL.PIXEL_MEAN),
-        tuple(cfg.MODEL.PIXEL_STD),
-        stride_in_1x1=cfg.MODEL.RESNETS.STRIDE_IN_1X1,
-    )
     path = Path(cfg.OUTPUT_DIR, FILE_NAME)
     temporary = path.with_name(f"{path.stem}.tmp.safetensors")
-    write_tensors(tensors, temporary, extra={TRAINED_WITH: to_json(conventions)})
+    write_tensors(tensors, temporary, extra=describe_training(cfg))
     temporary.replace(path)
     logger.info("%s: %d tensors of %s, to start a detector from (MODEL.WEIGHTS)", path, len(tensors), checkpoint.name)
     return path

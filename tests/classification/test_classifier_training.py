@@ -203,19 +203,28 @@ def test_a_backbone_of_ones_own_is_trained(make_cfg):
         train_classifier(cfg, overwrite=True, backbone=make_resnet(18, num_classes=5), **data)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_mixed_precision(make_cfg, dtype):
+    opts = ["SOLVER.AMP.ENABLED", True, "RESNET_DET.TRAIN.AMP_DTYPE", dtype, "RESNET_DET.TEST.AMP", True]
+    results = train_classifier(make_cfg(*opts, "SOLVER.MAX_ITER", 2, "RESNET_DET.CLASSIFICATION.MIXUP", 0.2))
+    assert results["classification"]["loss"] < 100
+
+
 def detector_cfg(weights, *opts):
     cfg = merge_cfg("configs/COCO-Detection/faster_rcnn_R_18_FPN_1x.yaml", ["MODEL.WEIGHTS", str(weights), *opts])
     cfg.MODEL.RESNET_DET.STAGE_BLOCKS, cfg.MODEL.RESNET_DET.BLOCK, cfg.MODEL.RESNET_DET.STEM = [1, 1], "basic", "3x3"
     return cfg
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth", "-2.safetensors"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", "-2.safetensors", "model_final.pth"])
 def test_a_detector_is_held_to_the_pixels_of_the_weights(make_cfg, tmp_path, monkeypatch, request, suffix, caplog):
     monkeypatch.chdir(request.config.rootpath)
     pixels = ["INPUT.FORMAT", "BGR", "MODEL.PIXEL_MEAN", [10.0, 20.0, 30.5], "MODEL.PIXEL_STD", [4.0, 5.0, 6.0]]
     train_classifier(make_cfg(*pixels, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()))
     weights = tmp_path / "out" / "classifier.safetensors"
-    if suffix != ".safetensors":
+    if suffix == "model_final.pth":
+        weights = tmp_path / "out" / suffix
+    elif suffix != ".safetensors":
         convert_weights(weights, tmp_path / f"new{suffix}", strip=suffix == ".pth")
         weights = tmp_path / f"new{suffix}"
     found = find_conventions(weights)
