@@ -37,8 +37,8 @@ def find_cifar_files(path: Path, split: str) -> list[Path]:
     return []
 
 
-def read_cifar(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """The images (N, 32, 32, 3) uint8 in RGB order, their labels (N,) int64, and names of the classes.
+def read_cifar(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str], list[str]]:
+    """The images (N, 32, 32, 3) uint8 in RGB order, their labels (N,) int64, names of the classes, and of the images.
 
     CIFAR-100 has its 100 fine classes; without the file of names, numbers are the names.
 
@@ -53,7 +53,10 @@ def read_cifar(files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray, list[str]
         names = [str(number) for number in range(labels.max() + 1)]
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(f"{files[0].parent}: labels from {labels.min()} to {labels.max()}, and {len(names)} classes")
-    return np.ascontiguousarray(pixels), labels, names
+    places = [
+        f"{file.name}:{number}" for file, (_, found) in zip(files, read, strict=True) for number in range(len(found))
+    ]
+    return np.ascontiguousarray(pixels), labels, names, places
 
 
 def _read_pickle(file: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -163,15 +163,9 @@ def _find_images(folder: Path) -> Iterator[str]:
 
 
 def _from_cifar(path: Path, files: Sequence[Path]) -> ImageSet:
-    pixels, labels, classes = read_cifar(files)
-    names = [f"{file.name}:{number}" for file, count in files_with_counts(files, pixels) for number in range(count)]
+    pixels, labels, classes, names = read_cifar(files)
     dicts = ({"file_name": name, "label": label} for name, label in zip(names, labels.tolist(), strict=True))
     return _make(str(path), classes, labels, dicts, pixels=pixels)
-
-
-def files_with_counts(files: Sequence[Path], pixels: np.ndarray) -> list[tuple[Path, int]]:
-    """CIFAR's files have as many images each."""
-    return [(file, len(pixels) // len(files)) for file in files]
 
 
 def _from_tars(path: Path, shards: Sequence[Path]) -> ImageSet:

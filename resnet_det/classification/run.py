@@ -77,7 +77,8 @@ def train_classifier(
     test_set: ImageSet | None = None,
     backbone: nn.Module | None = None,
 ) -> dict[str, Any] | None:
-    """Train what ``cfg`` describes, in OUTPUT_DIR, and evaluate it.
+    """Train what ``cfg`` describes, in OUTPUT_DIR, and evaluate it. What the log says goes where the caller's loggers
+    do: tools/train_classifier.py sets up OUTPUT_DIR/log.txt.
 
     Args:
         cfg: of :func:`make_classification_cfg`; it stays as it is.

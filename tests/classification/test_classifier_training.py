@@ -40,32 +40,35 @@ OF_FILES = [*EVERYTHING, "RESNET_DET.CLASSIFICATION.MEMORY_MIB", 0, "DATALOADER.
 OF_FILES += ["RESNET_DET.CLASSIFICATION.AUTO_AUGMENT", "randaugment", "RESNET_DET.CLASSIFICATION.REPEATS", 2]
 
 
-def train_and_be_killed(cfg, iteration, resume):
-    """Trains up to an iteration, and there the process dies at once, as by an out-of-memory killer."""
+def train_and_be_killed(cfg, iteration, resume, number):
+    """Trains up to an iteration, and there the process gets a signal: SIGKILL is an out-of-memory killer's."""
     torch.set_num_threads(1)
     run_step = ClassificationRun.run_step
 
     def step(self):
         if self.iter == iteration:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         run_step(self)
 
     ClassificationRun.run_step = step
     train_classifier(cfg, resume=resume)
 
 
-def kill_at(cfg, iteration, *, resume):
-    child = multiprocessing.get_context("fork").Process(target=train_and_be_killed, args=(cfg, iteration, resume))
+def kill_at(cfg, iteration, *, resume, number=signal.SIGKILL):
+    arguments = (cfg, iteration, resume, number)
+    child = multiprocessing.get_context("fork").Process(target=train_and_be_killed, args=arguments)
     child.start()
     child.join()
-    assert child.exitcode == -signal.SIGKILL
+    assert child.exitcode == (-number if number == signal.SIGKILL else 0)
+    if number == signal.SIGTERM:
+        assert Path(cfg.OUTPUT_DIR, f"model_{iteration:07d}.pth").is_file()
 
 
 def assert_killed_runs_are_the_whole_one(make_cfg, tmp_path, opts, kills):
     whole = train_classifier(make_cfg(*opts, out="whole"))
     cfg = make_cfg(*opts, out="parts")
-    for number, iteration in enumerate(kills):
-        kill_at(cfg, iteration, resume=number > 0)
+    for number, (iteration, signum) in enumerate(kills):
+        kill_at(cfg, iteration, resume=number > 0, number=signum)
     assert not Path(cfg.OUTPUT_DIR, "model_final.pth").exists()
     assert train_classifier(cfg, resume=True) == whole
     assert_same_run(final_state(tmp_path / "whole"), final_state(tmp_path / "parts"))
@@ -75,14 +78,16 @@ def assert_killed_runs_are_the_whole_one(make_cfg, tmp_path, opts, kills):
 
 
 def test_a_killed_run_that_is_resumed_is_the_run_that_was_not(make_cfg, tmp_path):
-    assert_killed_runs_are_the_whole_one(make_cfg, tmp_path, EVERYTHING, [3])
+    assert_killed_runs_are_the_whole_one(make_cfg, tmp_path, EVERYTHING, [(3, signal.SIGKILL), (4, signal.SIGTERM)])
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("opts", [EVERYTHING, WITH_LAMB, OF_FILES], ids=["sgd", "lamb", "files"])
 def test_a_run_that_is_killed_again_and_again_is_the_run_that_was_not(make_cfg, tmp_path, opts):
     opts = [*opts, "SOLVER.MAX_ITER", 24, "SOLVER.CHECKPOINT_PERIOD", 2]
-    assert_killed_runs_are_the_whole_one(make_cfg, tmp_path, opts, [1, 3, 4, 5, 9, 10, 17, 23])
+    assert_killed_runs_are_the_whole_one(
+        make_cfg, tmp_path, opts, [(place, signal.SIGKILL) for place in (1, 3, 4, 5, 9, 10, 17, 23)]
+    )
 
 
 def test_a_run_leaves_results_and_weights(make_cfg, tmp_path):
