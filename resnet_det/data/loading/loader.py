@@ -93,7 +93,7 @@ class TrainBatchSampler(Sampler):
             for batch in step:
                 yield batch[self.rank * share : (self.rank + 1) * share]
 
-    def _steps(self, first: int) -> Iterator[list[list[tuple[int, int]]]]:
+    def _steps(self, first: int = 0) -> Iterator[list[list[tuple[int, int]]]]:
         """The batches of each step, from ``first`` on."""
         batches: list[list[tuple[int, int]]] = []
         for batch in self._batches(first * self.accumulate * self.batch_size):
