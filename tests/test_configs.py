@@ -1,5 +1,3 @@
-"""Every yaml in configs/ builds, and runs a small forward and backward pass."""
-
 from __future__ import annotations
 
 import pytest

@@ -44,8 +44,8 @@ def check_cfg(cfg: CfgNode) -> list[str]:
         if name not in registry:
             choices = ", ".join(sorted(known for known, _ in registry))
             problems.append(f"{key} is {name!r}; choose one of {choices}")
-    problems += _check_device(model.DEVICE)
-    problems += _check_input(cfg)
+    problems += check_device(model.DEVICE)
+    problems += check_input(cfg)
     problems += check_training_keys(cfg)
     problems += check_augmentation_keys(cfg)
     problems += check_augmented_tests(cfg)
@@ -69,14 +69,14 @@ def check_cfg(cfg: CfgNode) -> list[str]:
     return problems
 
 
-def _check_device(device: str) -> list[str]:
+def check_device(device: str) -> list[str]:
     """Where torch may run a model: Detectron2's operators are made for these alone."""
     if re.fullmatch(r"cpu|cuda(:\d+)?", device):
         return []
     return [f"MODEL.DEVICE is {device!r}; choose cpu, cuda, or one GPU such as cuda:0"]
 
 
-def _check_input(cfg: CfgNode) -> list[str]:
+def check_input(cfg: CfgNode) -> list[str]:
     problems = []
     sizes = cfg.INPUT.MIN_SIZE_TRAIN
     if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and len(sizes) != 2:

@@ -46,6 +46,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.CLASSES = CfgNode({"NAMES": [], "IDS": [], "KEYPOINTS": [], "LIMBS": []})
 
     defaults.RESNET_DET.TRAIN = _train_defaults()
+    defaults.RESNET_DET.CLASSIFICATION = _classification_defaults()
     defaults.RESNET_DET.TEST = CfgNode()
     # Images that go through the model together in evaluation.
     defaults.RESNET_DET.TEST.BATCH_SIZE = 1
@@ -82,7 +83,7 @@ def _train_defaults() -> CfgNode:
     # With SOLVER.AMP.ENABLED: "float16", "bfloat16", or "auto" (bfloat16 if it is faster than float32 on this
     # machine, else float32). Both work on CUDA and on the CPU.
     node.AMP_DTYPE = "float16"
-    # "SGD" (Detectron2's) or "AdamW". Both take SOLVER.BASE_LR, WEIGHT_DECAY and the other keys of SOLVER.
+    # "SGD" (Detectron2's), "AdamW" or "LAMB" (timm's). All take SOLVER.BASE_LR, WEIGHT_DECAY and SOLVER's other keys.
     node.OPTIMIZER = "SGD"
     # Length of training in epochs of the training images; SOLVER.MAX_ITER, STEPS, WARMUP_ITERS, CHECKPOINT_PERIOD and
     # TEST.EVAL_PERIOD, which are for Detectron2's length, follow it in proportion. 0: SOLVER.MAX_ITER iterations.
@@ -109,7 +110,7 @@ def _train_defaults() -> CfgNode:
     node.KEEP_CHECKPOINTS = 0
     # A result by which model_best.pth is chosen, such as "bbox/AP" or "validation_total_loss"; "": none is kept.
     node.BEST_METRIC = ""
-    # "max" or "min"; "": of a loss the lowest is best, of all else the highest.
+    # "max" or "min"; "": of a loss or an error the lowest is best, of all else the highest.
     node.BEST_DIRECTION = ""
     # Evaluations without a better BEST_METRIC after which training stops; 0: never.
     node.EARLY_STOPPING = 0
@@ -119,6 +120,43 @@ def _train_defaults() -> CfgNode:
     node.GRACE_SECONDS = 120
     # Write a trace of some iterations to OUTPUT_DIR/profile_*.json, which opens in https://ui.perfetto.dev.
     node.PROFILE = False
+    return node
+
+
+def _classification_defaults() -> CfgNode:
+    """Image classification, by which tools/train_classifier.py trains backbones; detectors do not look at it."""
+    node = CfgNode()
+    # Side in pixels of what is trained on, and how it is cut out: "resized" (AREA of the image, of a ratio of width to
+    # height in ASPECT_RATIO), "padded" (of the image with PADDING pixels around it), "none" (its middle).
+    node.SIZE_TRAIN = 224
+    node.CROP = "resized"
+    node.AREA = [0.08, 1.0]
+    node.ASPECT_RATIO = [0.75, 1.3333]
+    node.PADDING = 4
+    # Chance of turning left to right.
+    node.FLIP = 0.5
+    # torchvision's "trivial" (TrivialAugmentWide), "randaugment", "autoaugment" (of ImageNet) or "augmix"; "": none.
+    node.AUTO_AUGMENT = ""
+    # Of randaugment: operations on an image, and their strength, 0 to 30.
+    node.RAND_AUGMENT = CfgNode({"NUM_OPS": 2, "MAGNITUDE": 9})
+    # Chance of covering a rectangle with the mean colour.
+    node.ERASING = 0.0
+    # How often each image of an epoch comes in a row, augmented anew; an epoch stays as long, of fewer images.
+    node.REPEATS = 1
+    # Parameters of the beta distributions by which images of a batch are mixed; with both, one is drawn for each batch.
+    # 0: none.
+    node.MIXUP = 0.0
+    node.CUTMIX = 0.0
+    # "cross_entropy", or "binary_cross_entropy": each class by itself, there or not. Of a mixed image, classes with a
+    # share above BCE_THRESHOLD are there.
+    node.LOSS = "cross_entropy"
+    node.BCE_THRESHOLD = 0.2
+    node.LABEL_SMOOTHING = 0.0
+    # In tests the shorter side is resized to RESIZE_TEST, and the middle SIZE_TEST pixels are looked at.
+    node.RESIZE_TEST = 256
+    node.SIZE_TEST = 224
+    # Images of one size that take no more than this, in MiB, are kept in memory; 0: none are.
+    node.MEMORY_MIB = 2048
     return node
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from pathlib import Path
 
 import yaml
@@ -13,14 +14,19 @@ from resnet_det.config.yaml_files import merge_yaml_file
 from resnet_det.errors import InputError
 
 
-def merge_cfg(config_file: str, opts: list[str]) -> CfgNode:
+def merge_cfg(config_file: str, opts: list[str], *, prepare: Callable[[CfgNode], None] | None = None) -> CfgNode:
     """Defaults, our keys, ``config_file`` and KEY VALUE pairs, not checked.
+
+    Args:
+        prepare: changes the defaults in place, before anything is merged.
 
     Raises:
         InputError: a key or value that no config has.
     """
     cfg = get_cfg()
     add_resnet_det_config(cfg)
+    if prepare is not None:
+        prepare(cfg)
     if config_file:
         merge_file(cfg, config_file)
     merge_opts(cfg, opts)

@@ -24,13 +24,16 @@ _DEEPLAB_KEYS = ("STEM_TYPE", "RES4_DILATION", "RES5_MULTI_GRID")
 _STEM_TYPES = {"basic": "7x7", "deeplab": "deep"}
 
 
-def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detectron2: bool = False) -> ResNetSpec:
+def read_resnet_spec(
+    cfg: CfgNode, *, in_channels: int | None = None, like_detectron2: bool = False, num_classes: int | None = None
+) -> ResNetSpec:
     """The ResNet that MODEL.RESNETS, MODEL.RESNET_DET and MODEL.BACKBONE.FREEZE_AT describe.
 
     Args:
         in_channels: channels of the input image; as many as MODEL.PIXEL_MEAN if not given.
         like_detectron2: pass over keys that other builders add, as Detectron2's builder does. Else those of DeepLab
             are read, and all others must leave the net as it is.
+        num_classes: of a linear head, whose logits are then the only output; None: no head.
 
     Raises:
         InputError: a key has a value that no ResNet can have.
@@ -67,7 +70,8 @@ def read_resnet_spec(cfg: CfgNode, *, in_channels: int | None = None, like_detec
             attention_stages=_set_stages(own.ATTENTION_STAGES),
             attention=AttentionSpec(num_heads=own.ATTENTION_HEADS, extent=own.ATTENTION_EXTENT),
             checkpoint_stages=_set_stages(own.CHECKPOINT_STAGES),
-            out_features=resnets.OUT_FEATURES,
+            out_features=("linear",) if num_classes else resnets.OUT_FEATURES,
+            num_classes=num_classes,
             freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
         )
     except ValueError as error:

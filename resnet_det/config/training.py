@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
-TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW")}
+TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW", "LAMB")}
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "OneCycleLR")
 MIN_SLICE_PX = 32

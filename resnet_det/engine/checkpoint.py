@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import detectron2
@@ -30,9 +32,11 @@ class Checkpointer(DetectionCheckpointer):
     Attributes:
         run_id: of the run that this one writes for; "" until it begins or goes on.
         resumed_from: the name of the checkpoint that was loaded.
+        facts: what each file says besides, by key.
     """
 
     run_id = resumed_from = ""
+    facts: Mapping[str, str] = MappingProxyType({})
 
     def begin(self) -> None:
         """Start a new run in this folder. In all processes together."""
@@ -59,7 +63,7 @@ class Checkpointer(DetectionCheckpointer):
         if not self.save_to_disk:
             return
         content = {"model": self.model.state_dict(), "detectron2": detectron2.__version__, **kwargs}
-        content |= {"format": _FORMAT, "run": self.run_id}
+        content |= {"format": _FORMAT, "run": self.run_id, **self.facts}
         content |= {key: value.state_dict() for key, value in self.checkpointables.items()}
         self._write(f"{name}.pth", content)
         self.tag_last_checkpoint(f"{name}.pth")
@@ -67,7 +71,7 @@ class Checkpointer(DetectionCheckpointer):
     def save_weights(self, name: str, model: nn.Module, **kwargs: Any) -> None:
         """Write the weights of ``model`` alone, to evaluate or start from; not to resume."""
         if self.save_to_disk:
-            self._write(f"{name}.pth", {"model": model.state_dict(), "run": self.run_id, **kwargs})
+            self._write(f"{name}.pth", {"model": model.state_dict(), "run": self.run_id, **self.facts, **kwargs})
 
     def _write(self, filename: str, content: dict[str, Any]) -> None:
         path = Path(self.save_dir, filename)

@@ -39,6 +39,8 @@ def prepare_weights(cfg: CfgNode) -> None:
             logger.warning("%s set to %s, as MODEL.WEIGHTS were trained with", key, value)
     elif wanted and cfg.MODEL.RESNET_DET.CHECK_WEIGHTS:
         raise InputError(_explain_differences(cfg.MODEL.WEIGHTS, wanted))
+    elif conventions and not wanted:
+        logger.info("INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 are what MODEL.WEIGHTS were trained with")
 
 
 def check_from_scratch(cfg: CfgNode) -> list[str]:

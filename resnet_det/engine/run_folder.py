@@ -20,8 +20,8 @@ _SIGNS = ("last_checkpoint", "metrics.json", "model_final.pth")
 # Everything that a run writes to OUTPUT_DIR, and below its folders of predictions.
 _WRITTEN = re.compile(
     r"(last_checkpoint|run\.json)(\.tmp)?|model_(\d+|final|final_ema|best)\.(pth|tmp)|metrics\.json|config\.yaml"
-    r"|log\.txt(\.rank\d+)?|events\.out\.tfevents\..+|(results|evaluation|skipped_images)\.json|report\.html"
-    r"|failed_batch_rank\d+_iter\d+\.pth|profile_\d+\.json"
+    r"|classifier(\.tmp)?\.safetensors|log\.txt(\.rank\d+)?|events\.out\.tfevents\..+|(results|evaluation|skipped_images)\.json"
+    r"|report\.html|failed_batch_rank\d+_iter\d+\.pth|profile_\d+\.json"
 )
 _PREDICTION_FOLDERS = ("inference", "inference_TTA")
 _PREDICTIONS = re.compile(

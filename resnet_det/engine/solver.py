@@ -11,13 +11,20 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler as build_detectron2_lr_scheduler
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 
+from resnet_det.errors import InputError
+
 logger = logging.getLogger(__name__)
 
 _STAGE = re.compile(r"(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(?:stem|res(\d+))\.")
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """SGD as Detectron2's, or AdamW (arXiv 1711.05101) with the same learning rate, decay and clipping keys."""
+    """SGD as Detectron2's, or AdamW (arXiv 1711.05101) or LAMB (1904.00962) with the same learning rate, decay and
+    clipping keys.
+
+    Raises:
+        InputError: timm, which has LAMB, is not installed.
+    """
     solver, train = cfg.SOLVER, cfg.RESNET_DET.TRAIN
     base_lr = scaled_base_lr(cfg)
     params = get_default_optimizer_params(
@@ -38,6 +45,8 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
     is_cuda = next(model.parameters()).is_cuda
     if train.OPTIMIZER == "AdamW":
         optimizer = torch.optim.AdamW(params, base_lr, weight_decay=solver.WEIGHT_DECAY, fused=True)
+    elif train.OPTIMIZER == "LAMB":
+        optimizer = _import_lamb()(params, base_lr, weight_decay=solver.WEIGHT_DECAY)
     else:
         optimizer = torch.optim.SGD(
             params,
@@ -48,6 +57,14 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
             fused=is_cuda or None,
         )
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def _import_lamb() -> type[torch.optim.Optimizer]:
+    try:
+        from timm.optim import Lamb  # only then: it takes seconds
+    except ImportError:
+        raise InputError("RESNET_DET.TRAIN.OPTIMIZER LAMB: pip install 'resnet_det[lamb]' (timm)") from None
+    return Lamb
 
 
 def scaled_base_lr(cfg: CfgNode) -> float:

@@ -213,7 +213,7 @@ class TrainStep(TrainerBase):
 
     def state_mib(self) -> float:
         """How large a checkpoint gets: weights, the optimizer's averages of their gradients, the moving average."""
-        copies = 2 + isinstance(self.optimizer, torch.optim.AdamW) + (self.ema is not None)
+        copies = 2 + (not isinstance(self.optimizer, torch.optim.SGD)) + (self.ema is not None)
         return copies * sum(p.numel() * p.element_size() for p in self.model.parameters()) / 2**20
 
     def state_dict(self) -> dict[str, Any]:

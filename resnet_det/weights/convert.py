@@ -11,7 +11,7 @@ from resnet_det.errors import InputError
 from resnet_det.outputs import check_new_file
 from resnet_det.weights.describe import describe_shapes
 from resnet_det.weights.names import find_trunk, from_detectron2_names, naming_of, to_detectron2_names
-from resnet_det.weights.readers import read_checkpoint, read_tensors, write_tensors
+from resnet_det.weights.readers import keep_what_has_room, read_checkpoint, read_tensors, write_tensors
 from resnet_det.weights.sources import fetch_weights
 
 
@@ -72,12 +72,12 @@ def convert_weights(
     else:
         new = from_detectron2_names(list(trunk.values()), naming, avg_down=avg_down)
         names = {key: new[name] for key, name in trunk.items() if name in new}
-    keeps_extra = not strip and destination.suffix not in (".pkl", ".safetensors")
+    kept = keep_what_has_room(extra, destination, strip=strip)
     converted = {new: tensors[key] for key, new in names.items()}
     destination.parent.mkdir(parents=True, exist_ok=True)
-    write_tensors(converted, destination, extra=extra if keeps_extra else None)
+    write_tensors(converted, destination, extra=kept)
     _verify(destination, converted, naming)
-    left_out = [key for key in tensors if key not in names] + ([] if keeps_extra else list(extra))
+    left_out = [key for key in tensors if key not in names] + [key for key in extra if key not in kept]
     return ConversionReport(
         model=describe_shapes({name: tuple(tensors[key].shape) for key, name in trunk.items()}),
         source_naming=naming_of(tensors),

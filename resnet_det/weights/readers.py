@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 from resnet_det.errors import InputError
 from resnet_det.pickles import RefusedError, make_pickle_module, read_pickled_arrays, refuse
@@ -35,6 +35,10 @@ _OTHER_KINDS = {
     b"GGUF": "a GGUF file",
 }
 _HEAD_BYTES = 512
+
+# What files of this package say beside their tensors of how these were trained, as JSON (see conventions.py): a key of
+# a safetensors file's metadata, or beside "model".
+TRAINED_WITH = "resnet_det.trained_with"
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
@@ -61,7 +65,10 @@ def read_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str
     _check_kind(path, head)
     if _is_safetensors(head):
         try:
-            return safetensors.torch.load_file(path), {}
+            with safe_open(path, "pt") as opened:
+                metadata = opened.metadata() or {}
+            extra = {TRAINED_WITH: metadata[TRAINED_WITH]} if TRAINED_WITH in metadata else {}
+            return safetensors.torch.load_file(path), extra
         except SafetensorError as error:
             raise InputError(f"{path}: not a safetensors file, or cut off: {error}") from None
     passed_over: set[str] = set()
@@ -172,10 +179,24 @@ _TORCH: dict[tuple[str, str], Any] = {
 }
 
 
+def keep_what_has_room(extra: dict[str, Any], path: Path, *, strip: bool = False) -> dict[str, Any]:
+    """What of ``extra``, of :func:`read_checkpoint`, a file with the suffix of ``path`` can hold beside the weights.
+
+    Args:
+        strip: of what can, keep how the weights were trained alone.
+    """
+    if path.suffix == ".pkl":
+        return {}
+    if strip or path.suffix == ".safetensors":
+        return {key: value for key, value in extra.items() if key == TRAINED_WITH}
+    return extra
+
+
 def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, *, extra: dict[str, Any] | None = None) -> None:
     """Write ``tensors`` to a .pth, .pt, .pyth, .pkl or .safetensors file.
 
-    .pkl is Detectron2's format (arrays under "model"); .pth holds the tensors alone, or with ``extra`` both.
+    .pkl is Detectron2's format (arrays under "model"); .pth holds the tensors alone, or with ``extra`` both;
+    .safetensors has room for ``TRAINED_WITH`` alone.
 
     Raises:
         InputError: the suffix is none of these, or ``extra`` is given for a format that holds tensors alone.
@@ -183,11 +204,11 @@ def write_tensors(tensors: dict[str, torch.Tensor], path: str | Path, *, extra: 
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: weights are written to {', '.join(SUFFIXES)}")
-    if extra and path.suffix in (".pkl", ".safetensors"):
+    if extra and keep_what_has_room(extra, path) != extra:
         raise InputError(f"{path}: only .pth, .pt and .pyth hold more than weights: strip the optimizer's state")
     tensors = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
     if path.suffix == ".safetensors":
-        safetensors.torch.save_file(tensors, path)
+        safetensors.torch.save_file(tensors, path, metadata=extra or None)
     elif path.suffix == ".pkl":
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         path.write_bytes(pickle.dumps({"model": arrays, "__author__": "resnet_det", "matching_heuristics": True}))

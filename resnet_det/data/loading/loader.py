@@ -58,6 +58,7 @@ class TrainBatchSampler(Sampler):
         seed: int,
         groups: Sequence[int] | None = None,
         repeat_factors: Sequence[float] | None = None,
+        repeats: int = 1,
         accumulate: int = 1,
         rank: int = 0,
         world_size: int = 1,
@@ -69,6 +70,8 @@ class TrainBatchSampler(Sampler):
             batch_size: images of all processes in one forward pass.
             groups: a number for each image, such as 0 for wide and 1 for tall.
             repeat_factors: how often each image comes in an epoch, on average (LVIS, arXiv 1908.03195, appendix B).
+            repeats: how often each image comes in a row (repeated augmentation, arXiv 1901.09335); an epoch stays as
+                long, of fewer images.
             accumulate: forward passes in a step; a step takes batch_size * accumulate images.
             start_step: how many steps to leave out, as they were made before an interruption.
         """
@@ -77,28 +80,31 @@ class TrainBatchSampler(Sampler):
         self.seed, self.start_step = seed, start_step
         self.groups = groups
         self.repeat_factors = None if repeat_factors is None else torch.as_tensor(repeat_factors, dtype=torch.float64)
+        self.repeats = repeats
         self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for number, step in enumerate(self._steps()):
+        share = self.batch_size // self.world_size
+        # Where all epochs are of one length, and in the order in which they are drawn, what is left out is not drawn.
+        first = 0 if self.groups or self.repeat_factors is not None else self.start_step
+        for number, step in enumerate(self._steps(first), start=first):
             if number < self.start_step:
                 continue
-            share = self.batch_size // self.world_size
             for batch in step:
                 yield batch[self.rank * share : (self.rank + 1) * share]
 
-    def _steps(self) -> Iterator[list[list[tuple[int, int]]]]:
-        """The batches of each step."""
+    def _steps(self, first: int = 0) -> Iterator[list[list[tuple[int, int]]]]:
+        """The batches of each step, from ``first`` on."""
         batches: list[list[tuple[int, int]]] = []
-        for batch in self._batches():
+        for batch in self._batches(first * self.accumulate * self.batch_size):
             batches.append(batch)
             if len(batches) == self.accumulate:
                 yield batches
                 batches = []
 
-    def _batches(self) -> Iterator[list[tuple[int, int]]]:
+    def _batches(self, first: int) -> Iterator[list[tuple[int, int]]]:
         size = self.batch_size
-        images = self._images()
+        images = self._images(first)
         for number in itertools.count():
             window = [next(images) for _ in range(size * (WINDOW if self.groups else 1))]
             if not self.groups:
@@ -109,11 +115,13 @@ class TrainBatchSampler(Sampler):
             for place in torch.randperm(WINDOW, generator=generator).tolist():
                 yield window[place * size : (place + 1) * size]
 
-    def _images(self) -> Iterator[tuple[int, int]]:
-        position = itertools.count()
-        for epoch in itertools.count():
-            for index in self._epoch(epoch):
+    def _images(self, first: int) -> Iterator[tuple[int, int]]:
+        position = itertools.count(first)
+        begin, left_out = divmod(first, self.num_images)
+        for epoch in itertools.count(begin):
+            for index in self._epoch(epoch)[left_out:]:
                 yield index, next(position)
+            left_out = 0
 
     def _epoch(self, epoch: int) -> list[int]:
         generator = torch.Generator().manual_seed(self.seed + epoch)
@@ -122,7 +130,10 @@ class TrainBatchSampler(Sampler):
             whole = self.repeat_factors.floor()
             extra = torch.rand(self.num_images, generator=generator, dtype=torch.float64) < self.repeat_factors - whole
             indices = indices.repeat_interleave((whole + extra).long())
-        return indices[torch.randperm(len(indices), generator=generator)].tolist()
+        drawn = indices[torch.randperm(len(indices), generator=generator)]
+        if self.repeats > 1:
+            drawn = drawn.repeat_interleave(self.repeats)[: len(indices)]
+        return drawn.tolist()
 
 
 class TrainDataset(Dataset):
@@ -198,10 +209,12 @@ def make_train_loader(
     accumulate: int = 1,
     aspect_ratio_grouping: bool = True,
     repeat_factors: Sequence[float] | None = None,
+    repeats: int = 1,
     on_bad_image: str = "raise",
     num_workers: int = 0,
     pin_memory: bool = False,
     prefetch_factor: int = 2,
+    collate_fn: Callable[[list[dict]], list[dict]] | None = None,
 ) -> DataLoader:
     """Endless batches for this process, lists of mapped samples. Detectron2's function, but batches can be had again.
 
@@ -209,6 +222,7 @@ def make_train_loader(
         dataset: Detectron2's data set dicts.
         total_batch_size: images of all processes in one forward pass.
         aspect_ratio_grouping: a batch has either wide or tall images.
+        collate_fn: makes a batch of the list of its samples, in the worker; None: it stays a list.
 
     Raises:
         InputError: the processes cannot share the batch evenly.
@@ -225,6 +239,7 @@ def make_train_loader(
         seed=seed,
         groups=(dicts.widths <= dicts.heights).astype(int).tolist() if aspect_ratio_grouping else None,
         repeat_factors=repeat_factors,
+        repeats=repeats,
         accumulate=accumulate,
         rank=comm.get_rank(),
         world_size=world_size,
@@ -236,14 +251,15 @@ def make_train_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         prefetch_factor=prefetch_factor if num_workers else None,
+        collate_fn=collate_fn,
     )
 
 
 class ListLoader(DataLoader):
     """torch's DataLoader of lists, which Detectron2's models take, with workers of one thread each."""
 
-    def __init__(self, dataset: Dataset, **options: Any) -> None:
-        super().__init__(dataset, collate_fn=_keep_list, worker_init_fn=_set_up_worker, **options)
+    def __init__(self, dataset: Dataset, *, collate_fn: Callable | None = None, **options: Any) -> None:
+        super().__init__(dataset, collate_fn=collate_fn or _keep_list, worker_init_fn=_set_up_worker, **options)
 
     def __iter__(self) -> Iterator[list[dict]]:
         # Workers that are forked here would wait for ever for OpenCV's threads, which are not forked with them.

@@ -32,10 +32,10 @@ class BestWeights:
         Args:
             metric: such as "bbox/AP", or "validation_total_loss".
             patience: evaluations without a better one after which training stops; 0: never.
-            direction: "max", "min", or "": of a loss the lowest is best, of all else the highest.
+            direction: "max", "min", or "": of a loss or an error the lowest is best, of all else the highest.
         """
         self.metric, self.patience = metric, patience
-        lowest = direction == "min" or (not direction and "loss" in metric)
+        lowest = direction == "min" or (not direction and ("loss" in metric or metric.endswith("_error")))
         self.sign = -1.0 if lowest else 1.0
         self.value, self.iteration, self.num_worse = -self.sign * math.inf, -1, 0
 
