@@ -96,10 +96,21 @@ _TIMM = {
     "resnetv2_50.a1h_in1k": TIMM_HALF,
 }
 
+# Of github.com/akamaster/pytorch_resnet_cifar10, with the first digits of their hashes: the nets of three stages for
+# CIFAR-10, trained with ImageNet's mean and deviation.
+_CIFAR = {
+    "resnet20": "12fca82f",
+    "resnet32": "d509ac18",
+    "resnet44": "014dd654",
+    "resnet56": "4bfd9763",
+    "resnet110": "1d1ed7c2",
+}
+
 
 def find_entry(source: str) -> WeightsEntry | None:
     """The entry behind a URI: ``torchvision://resnet50[/IMAGENET1K_V2]``, ``timm://resnet50d.ra2_in1k``,
-    ``detectron2://...``, ``catalog://...`` or ``https://...#sha256=<64 digits>``; None for a path.
+    ``cifar10://resnet20``, ``detectron2://...``, ``catalog://...`` or ``https://...#sha256=<64 digits>``; None for a
+    path.
 
     Raises:
         InputError: the scheme or name is unknown, or an https address has no hash.
@@ -110,6 +121,7 @@ def find_entry(source: str) -> WeightsEntry | None:
     finders = {
         "torchvision": _find_torchvision,
         "timm": _find_timm,
+        "cifar10": _find_cifar,
         "detectron2": _find_detectron2,
         "catalog": _find_detectron2_catalog,
         "https": _find_https,
@@ -127,6 +139,7 @@ def list_entries() -> list[WeightsEntry]:
         for weights in torchvision.models.get_model_weights(name)
     ]
     sources += [f"timm://{name}" for name in _TIMM]
+    sources += [f"cifar10://{name}" for name in _CIFAR]
     sources += [f"detectron2://{name}" for name in _DETECTRON2]
     sources += [f"catalog://{name}" for name in _DETECTRON2_CATALOG]
     return [find_entry(source) for source in sources]
@@ -151,6 +164,13 @@ def _find_timm(source: str, name: str) -> WeightsEntry:
     _choose(source, name, _TIMM)
     url = f"https://huggingface.co/timm/{name}/resolve/main/model.safetensors"
     return WeightsEntry(source, url, "", _TIMM[name], "Apache-2.0", _TIMM_RECIPES)
+
+
+def _find_cifar(source: str, name: str) -> WeightsEntry:
+    _choose(source, name, _CIFAR)
+    folder = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
+    url = f"{folder}/{name}-{_CIFAR[name]}.th"
+    return WeightsEntry(source, url, _CIFAR[name], TORCHVISION, "BSD-2-Clause", _RESNET)
 
 
 def _find_detectron2(source: str, name: str) -> WeightsEntry:

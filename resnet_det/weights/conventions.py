@@ -18,8 +18,9 @@ def find_conventions(source: str | Path) -> Conventions | None:
     """What the weights at ``source`` were trained with; None if that is not known.
 
     A file that tools/train_classifier.py has written says it. Another one of one's own is known by its names: a net in
-    torchvision's, numbered or not, or in Hugging Face's has torchvision's conventions. Other names tell nothing, as
-    both MSRA's and converted torchvision weights have them.
+    torchvision's, numbered or not, or in Hugging Face's has torchvision's conventions, and so have the nets of three
+    stages for CIFAR. Other names tell nothing: both MSRA's and converted torchvision weights have Detectron2's, and
+    nets of four stages whose head is called linear are trained on CIFAR with pixels of any kind.
 
     Raises:
         InputError: the file cannot be read.
@@ -31,9 +32,11 @@ def find_conventions(source: str | Path) -> Conventions | None:
     if TRAINED_WITH in extra:
         return _from_json(source, extra[TRAINED_WITH])
     try:
-        kind, _ = find_trunk(tensors)
+        kind, prefix = find_trunk(tensors)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
+    if kind == "torch" and {f"{prefix}linear.weight", f"{prefix}layer4.0.conv1.weight"} <= tensors.keys():
+        return None
     return TORCHVISION if kind in ("torch", "huggingface", "sequential") else None
 
 

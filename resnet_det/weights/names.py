@@ -1,9 +1,10 @@
 """Names of a ResNet's tensors in Detectron2, torchvision, timm and Caffe2 (MSRA), and the way between them.
 
 Detectron2's are those of this package: ``stem.conv1.weight``, ``res2.0.conv1.norm.weight``, ``res2.0.shortcut.weight``;
-``linear`` is the classification head. The maps are of names alone: no tensor is looked at. Two more namings are read,
-and not written: that of Hugging Face's ``transformers``, and torchvision's with the children of the net by their
-numbers (``nn.Sequential(*resnet.children())``, as lightly and fastai have it).
+``linear`` is the classification head. The maps are of names alone: no tensor is looked at. More namings are read, and
+not written: that of Hugging Face's ``transformers``; torchvision's with the children of the net by their numbers
+(``nn.Sequential(*resnet.children())``, as lightly and fastai have it), or with ``linear`` and ``shortcut`` in place of
+``fc`` and ``downsample``, as nets for CIFAR have it.
 """
 
 from __future__ import annotations
@@ -191,7 +192,9 @@ def _v2_table(deep: bool) -> dict[str, str]:
 
 
 def _torch_modules(keys: list[str]) -> dict[str, str]:
-    table = _torch_table(_has_deep_stem(keys), _has_avg_down(keys))
+    # The usual nets for CIFAR call the head and the projections otherwise.
+    others = {"linear": "linear", ".shortcut.0": ".shortcut", ".shortcut.1": ".shortcut.norm"}
+    table = _torch_table(_has_deep_stem(keys), _has_avg_down(keys)) | others
     return _expand(table, keys, r"layer(\d+)\.(\d+)", first=1)
 
 
