@@ -35,7 +35,8 @@ def main() -> int:
             return 0
         data = Data(args.data)
         command = tell_command(sys.argv[1:])
-        order = Order(args.output, args.seeds, choose_device(args), args.weights, args.overwrite, command)
+        chosen = {"device": choose_device(args), "weights": args.weights, "detectors": args.detectors}
+        order = Order(args.output, args.seeds, **chosen, overwrite=args.overwrite, command=command)
         for experiment in choose_experiments(args):
             verdict = run_experiment(experiment, choose_settings(args, experiment, data), data, order)
             print(f"\n{experiment.statement}\n{verdict.sentence}\nWritten: {write_page(args.output)}", flush=True)

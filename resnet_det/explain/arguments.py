@@ -78,6 +78,12 @@ def _add_common(parser: argparse.ArgumentParser, experiment: Experiment | None) 
         )  # fmt: skip
     else:
         parser.set_defaults(weights=[])
+    parser.set_defaults(detectors=None)
+    if experiment is None or experiment.name == "returns":
+        parser.add_argument(
+            "--detectors", type=Path, metavar="FILE",
+            help="tradeoff.json of tools/compare_depths.py, to say the same of detectors",
+        )  # fmt: skip
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     parser.add_argument("--overwrite", action="store_true", help="measure anew; trained nets stay")
 
@@ -124,7 +130,7 @@ def tell_command(argv: list[str]) -> str:
         is_value = part != flag
         if is_value and flag in ("--data", "--output"):
             part = flag.removeprefix("--").upper()
-        elif is_value and flag in ("--weights", "--detectors", "--picture"):
+        elif is_value and flag in ("--weights", "--detectors"):
             part = Path(part).name
         told.append(part)
     return shlex.join(["tools/explain_resnet.py", *told])

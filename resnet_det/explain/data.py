@@ -74,13 +74,13 @@ class Data:
         return len(self._load(split))
 
     def images(self, split: str, count: int = 0, seed: int = SUBSET_SEED) -> ImageSet:
-        """``count`` images of "train" or "test", of all classes, drawn with ``seed``; 0: all.
+        """``count`` images of "train" or "test", evenly from all classes, drawn with ``seed``; 0: all.
 
         Raises:
-            InputError: there would be less than one of each class, or one cannot be read.
+            InputError: ``count`` is negative, or an image cannot be read.
         """
-        if count < 0 or 0 < count < len(self.classes):
-            raise InputError(f"{count} images of {len(self.classes)} classes: give at least one of each, or 0 for all")
+        if count < 0:
+            raise InputError(f"{count} images to {split} on: give a number, or 0 for all")
         key = split, count, seed
         if key not in self._loaded:
             whole = self._load(split)

@@ -197,8 +197,8 @@ GRADIENTS = Experiment(
     rule="At the start, in powers of ten (decades): from the shallowest to the deepest residual net with BN, the "
     "decades over which gradients spread from block to block, divided by the layers, shrink by more than half (they "
     "would stay if growth were exponential). Of the deepest nets, signals of the residual one without norms grow by "
-    f"more than {CLEAR:.0f}, those of the plain one without norms shrink by more than {CLEAR:.0f}, and the gradient of the "
-    f"plain one with BN spreads over {CLEAR:.0f} more than that of the residual one.",
+    f"more than {CLEAR:.0f}, those of the plain one without norms shrink by more than {CLEAR:.0f}, and the gradient of "
+    f"the plain one with BN spreads over {CLEAR:.0f} more than that of the residual one.",
     measure=measure,
     judge=judge,
     show=show,

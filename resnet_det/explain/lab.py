@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from detectron2.config import CfgNode
 from torch import nn
@@ -114,9 +115,22 @@ class Trained:
 class Lab:
     """A folder of trained nets, and the images they are trained and measured with."""
 
-    def __init__(self, data: Data, output: Path, *, device: str = "cpu", weights: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        data: Data,
+        output: Path,
+        *,
+        device: str = "cpu",
+        weights: Sequence[Path] = (),
+        detectors: Path | None = None,
+    ) -> None:
+        """
+        Args:
+            weights: of nets from elsewhere.
+            detectors: what tools/compare_depths.py has written.
+        """
         self.data, self.folder, self.device = data, output / "nets", device
-        self.weights = list(weights)
+        self.weights, self.detectors = list(weights), detectors
         self.training_seconds = 0.0  # of the nets that were asked for, whenever they were trained
         self.trained_now_seconds = 0.0
 
@@ -129,6 +143,8 @@ class Lab:
         """
         train_set = self.data.images("train", recipe.images)
         test_set = self.data.images("test", recipe.test_images)
+        if len(train_set) < len(self.data.classes):
+            raise InputError(f"{len(train_set)} images of {len(self.data.classes)} classes to train on: give more")
         recipe = replace(recipe, images=len(train_set), test_images=len(test_set))
         what = {"net": asdict(net), "recipe": asdict(recipe), "seed": seed}
         what |= {"train set": fingerprint(train_set), "test set": fingerprint(test_set)}
@@ -182,6 +198,14 @@ class Lab:
         labels = torch.cat([batch[0]["label"] for batch in batches])[: count or None]
         mean, std = (torch.tensor(values).view(-1, 1, 1) for values in _normalisation(trained.cfg))
         return ((pixels - mean) / std).to(self.device), labels.to(self.device)
+
+    def restore(self, trained: Trained, pixels: torch.Tensor) -> list[np.ndarray]:
+        """What :meth:`pixels` gave, as BGR pictures (32, 32, 3) uint8."""
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in _normalisation(trained.cfg))
+        images = (pixels.cpu() * std + mean).round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+        return [
+            np.ascontiguousarray(image if trained.cfg.INPUT.FORMAT == "BGR" else image[..., ::-1]) for image in images
+        ]
 
     def untrained(self, net: Net) -> Trained:
         """For its config: what pixels it takes."""

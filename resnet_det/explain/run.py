@@ -12,6 +12,7 @@ from resnet_det.benchmark import describe_machine
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import hash_file
 from resnet_det.explain.data import Data
+from resnet_det.explain.detectors import read_detectors
 from resnet_det.explain.experiment import Experiment
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.page import check_page
@@ -30,6 +31,7 @@ class Order:
     Attributes:
         seeds: how many, from 0 on.
         weights: of nets from elsewhere; empty trains nets.
+        detectors: tradeoff.json of tools/compare_depths.py, for the experiment that looks at it.
         overwrite: measure anew what has been measured. Trained nets stay.
         command: that did it, to be repeated by others.
     """
@@ -38,6 +40,7 @@ class Order:
     seeds: int = 2
     device: str = "cpu"
     weights: Sequence[Path] = ()
+    detectors: Path | None = None
     overwrite: bool = False
     command: str = ""
 
@@ -60,6 +63,9 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
     if order.weights:
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
+    if order.detectors and experiment.name == "returns":
+        read_detectors(order.detectors)
+        known["detectors"] = f"{order.detectors.name} (sha256 {hash_file(order.detectors)[:12]})"
     numbers = []
     for seed in range(order.seeds):
         measured = None if order.overwrite else store.find(experiment.name, variant, seed)
@@ -75,7 +81,7 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
 
 def _measure(experiment: Experiment, settings: Settings, data: Data, order: Order, seed: int, known: dict) -> Measured:
     logger.info("%s, seed %d", experiment.name, seed)
-    lab = Lab(data, order.output, device=order.device, weights=order.weights)
+    lab = Lab(data, order.output, device=order.device, weights=order.weights, detectors=order.detectors)
     start = time.perf_counter()
     numbers = experiment.measure(lab, settings, seed)
     spent = time.perf_counter() - start

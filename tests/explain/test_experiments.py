@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from resnet_det.errors import InputError
 from resnet_det.explain import EXPERIMENTS, Data, run_experiment, write_page
 from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
+from resnet_det.explain.step_memory import measure_step, measure_step_here
 from resnet_det.explain.verdicts import CONFIRMED, NOT_CONFIRMED, NOT_SHOWN
 
 
@@ -67,3 +69,51 @@ def test_data_of_other_kinds_are_refused(tmp_path):
         write_page(tmp_path)
     with pytest.raises(InputError, match="6n \\+ 2 layers"):
         Net(18)
+
+
+def test_identity_and_lesion(toy_data, toy_order, toy):
+    for name in ("identity", "lesion"):
+        numbers = run(name, toy_data, toy_order, toy())
+        names = ["plain-8", "residual-8", "plain-14", "residual-14"]
+        assert [net["name"] for net in numbers["nets"]] == names
+    assert [len(net["without"]) for net in numbers["nets"]] == [1, 3, 4, 6]  # shapes change twice
+
+
+def test_thousand(toy_data, toy_order, toy, monkeypatch):
+    monkeypatch.setattr("resnet_det.explain.thousand.measure_step", measure_step_here)
+    numbers = run("thousand", toy_data, toy_order, toy(depths=(26,), iterations=1))
+    check_memory(*numbers["memory"])
+
+
+@pytest.mark.long
+def test_memory_in_a_process_of_its_own():
+    check_memory(*(measure_step(Net(26), 4, checkpointed=on) for on in (False, True)))
+
+
+def check_memory(without, checkpointed):
+    assert checkpointed["tensors"] < without["tensors"]
+    assert checkpointed["loss"] == pytest.approx(without["loss"], rel=1e-4)
+    # Each of the 25 convolutions keeps its input for the backward pass, and each norm, in float32.
+    kept = 2 * 4 * 4 * 8 * (16 * 32**2 + 32 * 16**2 + 64 * 8**2)
+    assert kept < without["tensors"] < 3 * kept
+
+
+def test_returns_and_overfit(toy_data, toy_order, toy, tmp_path):
+    detectors = [{"name": name, "gmacs": 10.0 * n, "parameters": 1e7 * n} for n, name in ((1, "R-18"), (2, "R-50"))]
+    for one in detectors:
+        one["ap"] = {"bbox": {"metrics": {"AP": one["gmacs"]}}}
+    path = tmp_path / "tradeoff.json"
+    path.write_text(json.dumps({"detectors": detectors[::-1]}))
+    numbers = run("returns", toy_data, replace(toy_order, detectors=path), toy())
+    assert [round(net["parameters_m"], 3) for net in numbers["nets"]] == [0.075, 0.172]  # by hand: 74,770 and 171,986
+    assert [one["name"] for one in numbers["detectors"]] == ["R-18", "R-50"]
+    numbers = run("overfit", toy_data, toy_order, toy(depths=(8,), iterations=1))
+    assert [net["images"] for net in numbers["nets"]] == [2, 2, 2, 2, 3, 16]
+    assert [net["remedy"] for net in numbers["nets"]][1:4] == ["stochastic depth", "weight decay", "augmentation"]
+
+
+def test_features(toy_data, toy_order, toy):
+    numbers = run("features", toy_data, toy_order, toy())
+    assert list(numbers["nets"][0]["accuracy"]) == ["res2", "res3", "res4"]
+    assert len(numbers["nets"][0]["pictures"]) == 1 + 2
+    assert all(uri.startswith("data:image/png") for row in numbers["nets"][0]["pictures"].values() for _, uri in row)
