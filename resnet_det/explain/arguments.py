@@ -69,6 +69,10 @@ def _add_common(parser: argparse.ArgumentParser, experiment: Experiment | None) 
     )
     parser.add_argument("--epochs", type=float, metavar="N", help="of training, in place of iterations")
     parser.add_argument("--batch", type=int, metavar="N", help=f"images a step (default: {each or sizes.batch})")
+    parser.add_argument(
+        "--probes", type=int, metavar="N",
+        help=f"images that are measured beside training and test (default: {each or sizes.probes})",
+    )  # fmt: skip
     depths = each or " ".join(map(str, sizes.depths))
     parser.add_argument("--depths", type=int, nargs="+", metavar="D", help=f"layers, 6n + 2 each (default: {depths})")
     if experiment is None or experiment.takes_weights:
@@ -108,6 +112,7 @@ def choose_settings(args: argparse.Namespace, experiment: Experiment, data: Data
         iterations=args.iterations,
         epochs=args.epochs,
         batch=args.batch,
+        probes=args.probes,
         num_images=data.count("train"),
     )
 

@@ -11,7 +11,7 @@ from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Ta
 from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
 from resnet_det.explain.responses import removable_blocks, without_block
-from resnet_det.explain.settings import FULL, Settings
+from resnet_det.explain.settings import Settings
 from resnet_det.explain.verdicts import Claim
 from resnet_det.visualization import charts
 
@@ -130,7 +130,6 @@ LESION = Experiment(
     judge=judge,
     show=show,
     sizes=Settings((20, 56)),
-    full=Settings(FULL.depths, 0, 0, 64_000, 128, 16, 0),
     duration="ten minutes, and the training of the degradation experiment if it has not been run",
     takes_weights=True,
 )

@@ -17,7 +17,7 @@ class Settings:
         images, test_images: to train on, and to test on; 0: all.
         iterations, batch: of training, and images in each.
         evaluations: of a training, from its beginning to its end.
-        probes: images that go through trained nets.
+        probes: images that go through nets once they are trained, or through new ones.
     """
 
     depths: tuple[int, ...]
@@ -33,7 +33,7 @@ class Settings:
 
 
 # The schedule of arXiv 1512.03385, section 4.2, on all images.
-FULL = Settings((20, 56, 110), 0, 0, 64_000, 128, 16, 10_000)
+FULL = Settings((20, 56, 110), 0, 0, 64_000, 128, 16, 5000)
 
 
 def change_settings(
@@ -45,6 +45,7 @@ def change_settings(
     iterations: int | None = None,
     epochs: float | None = None,
     batch: int | None = None,
+    probes: int | None = None,
     num_images: int = 0,
 ) -> Settings:
     """``settings`` with what is given in place of its own.
@@ -56,14 +57,15 @@ def change_settings(
     Raises:
         InputError: a value that cannot be.
     """
-    given = {"depths": depths, "images": images, "test_images": test_images, "iterations": iterations, "batch": batch}
+    given = {"depths": depths, "images": images, "test_images": test_images, "iterations": iterations}
+    given |= {"batch": batch, "probes": probes}
     changed = replace(settings, **{key: value for key, value in given.items() if value is not None})
     if epochs is not None:
         if iterations is not None:
             raise InputError("--epochs and --iterations both say how long to train: give one of them")
         images_an_epoch = min(changed.images or num_images, num_images or changed.images)
         changed = replace(changed, iterations=math.ceil(epochs * images_an_epoch / changed.batch))
-    for name in ("iterations", "batch"):
+    for name in ("iterations", "batch", "probes"):
         if getattr(changed, name) < 1:
             raise InputError(f"--{name} {getattr(changed, name)}: 1 or more")
     if len(set(changed.depths)) < len(changed.depths) or list(changed.depths) != sorted(changed.depths):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +14,7 @@ from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
 from resnet_det.explain.step_memory import measure_step, measure_step_here
 from resnet_det.explain.verdicts import CONFIRMED, NOT_CONFIRMED, NOT_SHOWN
+from resnet_det.outputs import link_file
 
 
 def run(name, data, order, settings):
@@ -117,3 +119,72 @@ def test_features(toy_data, toy_order, toy):
     assert list(numbers["nets"][0]["accuracy"]) == ["res2", "res3", "res4"]
     assert len(numbers["nets"][0]["pictures"]) == 1 + 2
     assert all(uri.startswith("data:image/png") for row in numbers["nets"][0]["pictures"].values() for _, uri in row)
+
+
+@pytest.fixture
+def page_file(toy_data, toy_order, toy, tmp_path):
+    """The page of some experiments; each chart takes its time."""
+    for name in ("degradation", "lesion", "features"):
+        run(name, toy_data, toy_order, toy())
+        measured = Path("results", f"{name}-seed0.json")
+        link_file(toy_order.output / measured, tmp_path / measured)
+    return write_page(tmp_path)
+
+
+def test_the_page_says_all_and_fits_the_screen(page_file, browse):
+    for width in (360, 1280):
+        page = browse(page_file, width, 800)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    sections = page.locator("section")
+    assert sections.evaluate_all("all => all.map(one => one.id)") == list(EXPERIMENTS)
+    for name, experiment in EXPERIMENTS.items():
+        text = page.locator(f"#{name}").text_content()
+        assert experiment.statement in text
+        assert all(source.where in text for source in experiment.sources)
+        assert experiment.rule in text
+    lesion = page.locator("#lesion")
+    assert lesion.locator(".outcome").text_content().startswith(("Confirmed: ", "Not confirmed: ", "Does not show at "))
+    assert lesion.locator("pre").text_content() == "tools/explain_resnet.py toy"
+    assert "cores" in lesion.locator("dl").text_content()
+    assert page.locator("#degradation svg.chart").count() == 4
+    assert page.locator("#features img").count() == 2 * (1 + 2 * 7)
+    assert page.locator("#features img").evaluate_all("all => all.every(one => one.naturalWidth > 0)")
+    assert page_file.stat().st_size < 2e6
+
+
+def test_the_tool_runs_and_rebuilds_the_page(toy_root, toy_order, toy_data, toy, tmp_path, run_tool_here):
+    trained = Lab(toy_data, toy_order.output).train(Net(8), Recipe.of(toy()), 0)
+    weights, output = trained.weights.with_name("classifier.safetensors"), tmp_path / "out"
+    common = ["--data", toy_root, "--output", output, "--seeds", 1, "--probes", 4]
+    done = run_tool_here("explain_resnet.py", "lesion", *common, "--weights", weights)
+    assert done.returncode == 0, done.stderr
+    assert "no plain net was given" in done.stdout
+    measured = json.loads((output / "results" / "lesion-weights-seed0.json").read_text())
+    told = "--data DATA --output OUTPUT --seeds 1 --probes 4 --weights classifier.safetensors"
+    assert measured["command"] == f"tools/explain_resnet.py lesion {told}"
+    assert not (output / "nets").exists()
+    page = (output / "explained.html").read_text()
+    (output / "explained.html").unlink()
+    done = run_tool_here("explain_resnet.py", "page", "--output", output)
+    assert done.stdout == f"Written: {output / 'explained.html'}\n"
+    assert (output / "explained.html").read_text() == page
+    assert "with the weights of nets from elsewhere" in page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["degradation", "--depths", 20, 8], "--depths 20 8: each once, the smallest first"),
+        (["degradation", "--depths", 9], "depth 9: nets for CIFAR have 6n + 2 layers"),
+        (["degradation", "--epochs", 1, "--iterations", 3], "--epochs and --iterations both say how long"),
+        (["degradation", "--seeds", 0], "--seeds 0: 1 or more"),
+        (["lesion", "--weights", __file__], "--weights "),
+        (["returns", "--detectors", __file__], "tradeoff.json of tools/compare_depths.py"),
+        (["degradation", "--images", 1, "--seeds", 1], "1 images of 2 classes to train on: give more"),
+    ],
+)
+def test_wrong_input_is_told(arguments, message, toy_root, tmp_path, run_tool_here):
+    done = run_tool_here("explain_resnet.py", *arguments, "--data", toy_root, "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.startswith("explain_resnet: ")
+    assert message in done.stderr
