@@ -14,7 +14,7 @@ from resnet_det.explain.lab import Lab, Recipe, Trained
 from resnet_det.explain.nets import Net
 from resnet_det.explain.pictures import draw_activation, draw_cam, draw_filters, look, to_uri
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import Claim, resolution
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned, resolution
 from resnet_det.visualization import charts
 
 _BATCH = 100
@@ -32,8 +32,10 @@ def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
         known, wanted = (_pool_features(model, *lab.pixels(trained, images)) for images in (train, test))
         accuracies = {stage: classify_by_means(*known[stage], *wanted[stage]) for stage in known}
         pictures = _draw(lab, trained, model) if seed == 0 else {}
-        found.append({"name": trained.name, "depth": trained.net.depth, "accuracy": accuracies, "pictures": pictures})
-    return {"nets": found, "tested": len(test)}
+        about = {"name": trained.name, "depth": trained.net.depth}
+        about["error"] = lab.evaluate(trained, model, test)["top1_error"]
+        found.append({**about, "accuracy": accuracies, "pictures": pictures})
+    return {"nets": found, "tested": len(test), "classes": len(lab.data.classes)}
 
 
 @torch.no_grad()
@@ -91,7 +93,8 @@ def _draw(lab: Lab, trained: Trained, model: Any) -> dict[str, list[tuple[str, s
 
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of each net: the least that a stage adds to the one before."""
-    claims = []
+    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
     for place, net in enumerate(numbers[0]["nets"]):
         values, errors = [], []
         for one in numbers:
@@ -149,7 +152,8 @@ FEATURES = Experiment(
     ],
     rule="Features of a stage are averaged over places, and an image counts as the class whose mean over training "
     "images is nearest. In each net, each stage has more test images right than the one before, beyond what chance "
-    "makes of so many images (95 %). Pictures are of the first seed, and prove nothing.",
+    "makes of so many images (95 %). Pictures are of the first seed, and prove nothing. A condition: all nets are "
+    f"{LEARNED:.0f} points better than guessing.",
     measure=measure,
     judge=judge,
     show=show,

@@ -24,7 +24,7 @@ KINDS = {
 }
 MAX_TRAINED_DEPTH = 110
 CLEAR = 2.0  # decades
-SLOWER = 0.5  # decades a layer of the deepest net, by those of the shallowest
+SLOWER = 0.5  # share by which decades a block shrink from the shallowest net to the deepest
 
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
@@ -78,6 +78,11 @@ def find(numbers: Numbers, kind: str, depth: int, when: str = "at the start") ->
     return next((net for net in numbers["nets"] if (net["kind"], net["depth"], net["when"]) == wanted), None)
 
 
+def count_steps(depth: int) -> int:
+    """From the first block to the last."""
+    return 3 * Net(depth).stage_blocks[0] - 1
+
+
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of the deepest nets at the start, and of the shallowest where growth with depth is meant."""
     depths = sorted({net["depth"] for net in numbers[0]["nets"]})
@@ -88,12 +93,13 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
 
     healthy = values("residual with BN", "spread")
     before = values("residual with BN", "spread", shallow)
-    per_layer = [(spread / depth) / (first / shallow) for spread, first in zip(healthy, before, strict=True)]
+    steps = count_steps(depth) / count_steps(shallow)
+    shares = [spread / first / steps for spread, first in zip(healthy, before, strict=True)]
     return [
         Claim(
             f"in residual nets with BN the gradient changes less than exponentially with depth: from {shallow} to "
-            f"{depth} layers, decades a layer shrink",
-            [1 - value for value in per_layer],
+            f"{depth} layers, decades a block shrink",
+            [1 - share for share in shares],
             above=SLOWER,
             below=0.0,
             unit="of them are gone",
@@ -195,7 +201,7 @@ GRADIENTS = Experiment(
         ),
     ],
     rule="At the start, in powers of ten (decades): from the shallowest to the deepest residual net with BN, the "
-    "decades over which gradients spread from block to block, divided by the layers, shrink by more than half (they "
+    "decades over which gradients spread from block to block, divided by the blocks, shrink by more than half (they "
     "would stay if growth were exponential). Of the deepest nets, signals of the residual one without norms grow by "
     f"more than {CLEAR:.0f}, those of the plain one without norms shrink by more than {CLEAR:.0f}, and the gradient of "
     f"the plain one with BN spreads over {CLEAR:.0f} more than that of the residual one.",

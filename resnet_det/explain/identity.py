@@ -11,7 +11,7 @@ from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
 from resnet_det.explain.responses import measure_responses
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import Claim
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
 
 
@@ -24,12 +24,11 @@ def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
     chosen = lab.data.images("test", settings.probes, seed=seed)
     found = []
     for trained in nets:
-        images, _ = lab.pixels(trained, chosen)
-        found.append(
-            {"name": trained.name, "depth": trained.net.depth, "plain": trained.net.is_plain}
-            | measure_responses(trained.load().backbone, images)
-        )
-    return {"nets": found}
+        model = trained.load()
+        about = {"name": trained.name, "depth": trained.net.depth, "plain": trained.net.is_plain}
+        about["error"] = lab.evaluate(trained, model, chosen)["top1_error"]
+        found.append(about | measure_responses(model.backbone, lab.pixels(trained, chosen)[0]))
+    return {"nets": found, "classes": len(lab.data.classes)}
 
 
 def mean_of(numbers: Numbers, name: str, what: str) -> float | None:
@@ -47,7 +46,8 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
         """How much less the second is than the first, in percent."""
         return over_seeds(numbers, lambda one: 100 * (1 - mean_of(one, *second) / mean_of(one, *first)))
 
-    claims = []
+    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
     if any(net["plain"] and net["depth"] == deep for net in nets):
         claims.append(
             Claim(
@@ -119,7 +119,8 @@ IDENTITY = Experiment(
     ],
     rule="By means over layers and blocks: layers of the deepest residual net respond less than those of the plain net "
     "of its depth, and than those of the shallowest residual net; its blocks add less, relative to their input (of "
-    "those whose shortcut is the identity). With weights from elsewhere, which are of residual nets, the rest counts.",
+    "those whose shortcut is the identity). With weights from elsewhere, which are of residual nets, the rest counts. "
+    f"A condition: all nets are {LEARNED:.0f} points better than guessing.",
     measure=measure,
     judge=judge,
     show=show,

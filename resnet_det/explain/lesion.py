@@ -12,10 +12,9 @@ from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
 from resnet_det.explain.responses import removable_blocks, without_block
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import Claim
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
 
-LEARNED = 10.0  # points better than guessing, without which there is nothing to lose
 SHARE = 0.5
 
 
@@ -63,7 +62,7 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     learned = [min(chance - net["whole"] for net in one["nets"] if net["depth"] == deep) for one in numbers]
     residual = lost(plain=False)
     claims = [
-        Claim("all nets have learned something", learned, above=LEARNED, unit="points better", is_condition=True),
+        has_learned(learned),
         Claim(
             f"residual-{deep} keeps most of what it has learned without one of its blocks",
             [100 * SHARE - share for share in residual],

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 CONFIRMED, NOT_CONFIRMED, NOT_SHOWN = "confirmed", "not confirmed", "does not show at this size"
+LEARNED = 10.0  # points better than guessing
 HOLDS, CONTRADICTED, OPEN = "holds", "contradicted", "open"
 
 
@@ -55,12 +56,12 @@ class Claim:
     @property
     def sentence(self) -> str:
         """The claim with its numbers, and what they say."""
+        if not self.values:
+            return f"not measured: {self.text}"
         shown = f"{self.text} ({self._numbers()})"
         return {HOLDS: shown, CONTRADICTED: f"not so: {shown}", OPEN: f"too close to tell: {shown}"}[self.state]
 
     def _numbers(self) -> str:
-        if not self.values:
-            return "not measured"
         unit, number = f" {self.unit}" if self.unit else "", f"{{:.{self.digits}f}}"
         mean = number.format(sum(self.values) / len(self.values))
         if len(self.values) == 1:
@@ -88,6 +89,16 @@ class Verdict:
         """One sentence: the outcome, and each claim with its numbers."""
         outcome = f"{self.outcome[0].upper()}{self.outcome[1:]}"
         return f"{outcome}: {'; '.join(claim.sentence for claim in self.claims) or 'nothing was measured'}."
+
+
+def has_learned(leads: Sequence[float]) -> Claim:
+    """The condition that a net is at least 10 points of error better than guessing.
+
+    Args:
+        leads: of the worst net of each seed.
+    """
+    text = f"all nets are {LEARNED:.0f} points better than guessing"
+    return Claim(text, leads, above=LEARNED, unit="points", is_condition=True)
 
 
 def resolution(error: float, images: int) -> float:
