@@ -156,7 +156,7 @@ def show(numbers: Sequence[Numbers]) -> Shown:
             for when in ("at the start", "after training")
         }
         chart = charts.draw_bands(
-            "gradients-trained", series, ("place in the net", "norm of the gradient"), log_y=True, columns=2
+            "gradients-trained", series, ("place in the net", "norm of the gradient"), log_y=True, columns=1
         )
         drawn[f"{depth} layers, before and after training"] = chart.to_svg("norm of the gradient by place")
     rows = []
@@ -210,5 +210,5 @@ GRADIENTS = Experiment(
     show=show,
     sizes=Settings((20, 56, 110, 1202), probes=8),
     full=Settings((20, 56, 110, 1202), 0, 0, 64_000, 128, 16, 64),
-    duration="five minutes, and the training of the degradation experiment if it has not been run",
+    duration="six minutes, and the training of the degradation experiment if it has not been run",
 )

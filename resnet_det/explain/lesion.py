@@ -129,6 +129,6 @@ LESION = Experiment(
     judge=judge,
     show=show,
     sizes=Settings((20, 56)),
-    duration="ten minutes, and the training of the degradation experiment if it has not been run",
+    duration="five minutes, and the training of the degradation experiment if it has not been run",
     takes_weights=True,
 )

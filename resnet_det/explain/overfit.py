@@ -148,7 +148,7 @@ OVERFIT = Experiment(
     measure=measure,
     judge=judge,
     show=show,
-    sizes=Settings((8, 32), iterations=1200),
+    sizes=Settings((8, 20)),
     full=replace(FULL, depths=(20, 56, 110)),
     duration="an hour",
 )

@@ -149,5 +149,5 @@ RETURNS = Experiment(
     show=show,
     sizes=Settings((8, 14, 20, 32, 56)),
     full=replace(FULL, depths=(20, 32, 44, 56, 110)),
-    duration="half an hour, and the training of the degradation experiment if it has not been run",
+    duration="20 minutes, and the training of the degradation experiment if it has not been run",
 )

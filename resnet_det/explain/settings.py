@@ -23,9 +23,9 @@ class Settings:
     depths: tuple[int, ...]
     images: int = 5000
     test_images: int = 1000
-    iterations: int = 1875
+    iterations: int = 1050
     batch: int = 32
-    evaluations: int = 6
+    evaluations: int = 5
     probes: int = 500
 
     def as_json(self) -> dict[str, Any]:

@@ -113,5 +113,5 @@ THOUSAND = Experiment(
     show=show,
     sizes=Settings((1202,), 256, 50, 100, 8, 1, 8),
     full=Settings((1202,), 0, 0, 64_000, 128, 16, 128),
-    duration="half an hour",
+    duration="a quarter of an hour",
 )

@@ -79,14 +79,30 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        states = [claim.state for claim in self.claims]
-        if CONTRADICTED in states and all(claim.state == HOLDS for claim in self.claims if claim.is_condition):
+        conditions, claims = ([c for c in self.claims if c.is_condition == kind] for kind in (True, False))
+        if not claims or not all(condition.state == HOLDS for condition in conditions):
+            return NOT_SHOWN
+        states = {claim.state for claim in claims}
+        if CONTRADICTED in states:
             return NOT_CONFIRMED
-        return CONFIRMED if states and set(states) == {HOLDS} else NOT_SHOWN
+        return CONFIRMED if states == {HOLDS} else NOT_SHOWN
+
+    @property
+    def headline(self) -> str:
+        """One sentence: the outcome, and what it follows from."""
+        contradicted = [claim.sentence for claim in self.claims if claim.state == CONTRADICTED]
+        held = sum(claim.state == HOLDS for claim in self.claims)
+        if self.outcome == CONFIRMED:
+            reason = f"all {held} claims hold" if held > 1 else "its claim holds"
+        elif self.outcome == NOT_CONFIRMED:
+            reason = "; ".join(contradicted)
+        else:
+            reason = f"{held} of {len(self.claims)} claims {'holds' if held == 1 else 'hold'}"
+        return f"{self.outcome[0].upper()}{self.outcome[1:]}: {reason}."
 
     @property
     def sentence(self) -> str:
-        """One sentence: the outcome, and each claim with its numbers."""
+        """The outcome, and each claim with its numbers."""
         outcome = f"{self.outcome[0].upper()}{self.outcome[1:]}"
         return f"{outcome}: {'; '.join(claim.sentence for claim in self.claims) or 'nothing was measured'}."
 

@@ -238,6 +238,8 @@ def draw_bands(
         axes.set(xlabel=labels[0], ylabel=labels[1])
         if log_x:
             axes.set_xscale("log")
+        elif all(isinstance(x, int) for line in series.values() for x, _ in line):
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if log_y:
             axes.set_yscale("log")
         _add_legend(axes, columns)

@@ -41,6 +41,7 @@ def test_without_a_lower_limit_there_is_hardly_anything_open():
         ([(1.0, True), (-2.0, False)], NOT_CONFIRMED),
         ([(-1.0, True), (-2.0, False)], NOT_SHOWN),  # where the condition does not hold, nothing is contradicted
         ([(-1.0, True), (2.0, False)], NOT_SHOWN),
+        ([(1.0, True)], NOT_SHOWN),
         ([], NOT_SHOWN),
     ],
 )
@@ -56,6 +57,9 @@ def test_the_sentence_has_the_numbers():
     assert Verdict(claims).sentence == (
         "Not confirmed: a beats b (4.0 points, 3.0 to 5.0 over 2 seeds); not so: c beats d (-3.25, one seed)."
     )
+    assert Verdict(claims).headline == "Not confirmed: not so: c beats d (-3.25, one seed)."
+    assert Verdict(claims[:1] * 2).headline == "Confirmed: all 2 claims hold."
+    assert Verdict([*claims[:1], Claim("unknown", ())]).headline == "Does not show at this size: 1 of 2 claims holds."
 
 
 def test_resolution_is_that_of_two_shares():
