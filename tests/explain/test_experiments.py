@@ -168,7 +168,7 @@ def test_the_tool_runs_and_rebuilds_the_page(toy_root, toy_order, toy_data, toy,
     done = run_tool_here("explain_resnet.py", "page", "--output", output)
     assert done.stdout == f"Written: {output / 'explained.html'}\n"
     assert (output / "explained.html").read_text() == page
-    assert "with the weights of nets from elsewhere" in page
+    assert "With the weights of nets from elsewhere" in page
 
 
 @pytest.mark.parametrize(
