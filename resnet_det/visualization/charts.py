@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import matplotlib as mpl
@@ -202,24 +202,60 @@ def draw_lines(
     """A line for each name, told apart by colour and dashes, with a legend above."""
     chart = Chart(name, height_in=2.9 + 0.2 * ((len(series) - 1) // _LEGEND_COLUMNS))
     with chart.draw() as axes:
-        colours = [OKABE_ITO[key] for key in ("blue", "vermilion", "green", "purple", "orange", "sky")]
         for number, (text, line) in enumerate(series.items()):
-            dashes = ("-", "--", ":", "-.")[(number + number // len(colours)) % 4]
+            colour, dashes = _style(number)
             x, y = zip(*line, strict=True)
-            axes.plot(
-                x,
-                y,
-                color=colours[number % len(colours)],
-                linestyle=dashes,
-                marker=marker,
-                markersize=4,
-                label=text,
-            )
+            axes.plot(x, y, color=colour, linestyle=dashes, marker=marker, markersize=4, label=text)
         axes.set(xlabel=labels[0], ylabel=labels[1])
-        legend = axes.legend(frameon=False, ncols=_LEGEND_COLUMNS, loc="lower left", bbox_to_anchor=(0, 1.0))
-        for text in legend.get_texts():
-            text.set_parse_math(False)
+        _add_legend(axes, _LEGEND_COLUMNS)
     return chart
+
+
+def draw_bands(
+    name: str,
+    series: Mapping[str, Sequence[tuple[float, Sequence[float]]]],
+    labels: tuple[str, str],
+    *,
+    log_x: bool = False,
+    log_y: bool = False,
+    marker: str = "",
+    columns: int = _LEGEND_COLUMNS,
+) -> Chart:
+    """Lines as :func:`draw_lines`' through the means, each in a band from the least to the greatest.
+
+    Args:
+        series: by name, for each x what was measured there, such as the values of several seeds.
+        columns: of the legend.
+    """
+    chart = Chart(name, height_in=2.9 + 0.2 * ((len(series) - 1) // columns))
+    with chart.draw() as axes:
+        for number, (text, line) in enumerate(series.items()):
+            colour, dashes = _style(number)
+            x, values = zip(*line, strict=True)
+            array = np.array(values, dtype=float)
+            axes.plot(x, array.mean(1), color=colour, linestyle=dashes, marker=marker, markersize=4, label=text)
+            axes.fill_between(x, array.min(1), array.max(1), color=colour, alpha=0.25, linewidth=0)
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        if log_x:
+            axes.set_xscale("log")
+        elif all(isinstance(x, int) for line in series.values() for x, _ in line):
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        if log_y:
+            axes.set_yscale("log")
+        _add_legend(axes, columns)
+    return chart
+
+
+def _style(number: int) -> tuple[str, str]:
+    """Colour and dashes of the line of that number."""
+    colours = [OKABE_ITO[key] for key in ("blue", "vermilion", "green", "purple", "orange", "sky")]
+    return colours[number % len(colours)], ("-", "--", ":", "-.")[(number + number // len(colours)) % 4]
+
+
+def _add_legend(axes: Axes, columns: int) -> None:
+    legend = axes.legend(frameon=False, ncols=columns, loc="lower left", bbox_to_anchor=(0, 1.0))
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def _name_rows(axes: Axes, names: Sequence[str]) -> None:

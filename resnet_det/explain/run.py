@@ -1,0 +1,98 @@
+"""From the command line's arguments to results and the page."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from resnet_det.benchmark import describe_machine
+from resnet_det.errors import InputError
+from resnet_det.evaluation.files import hash_file
+from resnet_det.explain.data import Data
+from resnet_det.explain.detectors import read_detectors
+from resnet_det.explain.experiment import Experiment
+from resnet_det.explain.lab import Lab
+from resnet_det.explain.page import check_page
+from resnet_det.explain.settings import Settings
+from resnet_det.explain.store import Measured, Store, check_settings
+from resnet_det.explain.verdicts import Verdict
+from resnet_det.outputs import make_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done for each experiment.
+
+    Attributes:
+        seeds: how many, from 0 on.
+        weights: of nets from elsewhere; empty trains nets.
+        detectors: tradeoff.json of tools/compare_depths.py, for the experiment that looks at it.
+        overwrite: measure anew what has been measured. Trained nets stay.
+        command: that did it, to be repeated by others.
+    """
+
+    output: Path
+    seeds: int = 2
+    device: str = "cpu"
+    weights: Sequence[Path] = ()
+    detectors: Path | None = None
+    overwrite: bool = False
+    command: str = ""
+
+
+def run_experiment(experiment: Experiment, settings: Settings, data: Data, order: Order) -> Verdict:
+    """Measure what has not been measured, seed by seed; :func:`~resnet_det.explain.page.write_page` shows it.
+
+    Raises:
+        InputError: something in the order, the data or the output folder does not fit.
+        TrainingStoppedError: a signal has ended a training.
+    """
+    if order.seeds < 1:
+        raise InputError(f"--seeds {order.seeds}: 1 or more")
+    if order.weights and not experiment.takes_weights:
+        raise InputError(f"--weights: {experiment.name} trains its nets; leave the flag out")
+    make_folder(order.output)
+    check_page(order.output)
+    store, variant = Store(order.output), "weights" if order.weights else ""
+    known = settings.as_json()
+    if order.weights:
+        known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
+        known = {key: known[key] for key in ("probes", "weights")}
+    if order.detectors and experiment.name == "returns":
+        read_detectors(order.detectors)
+        known["detectors"] = f"{order.detectors.name} (sha256 {hash_file(order.detectors)[:12]})"
+    numbers = []
+    for seed in range(order.seeds):
+        measured = None if order.overwrite else store.find(experiment.name, variant, seed)
+        if measured is None:
+            measured = _measure(experiment, settings, data, order, seed, known)
+            store.write(measured)
+        else:
+            check_settings(measured, known, "this command")
+            logger.info("%s, seed %d: is there", experiment.name, seed)
+        numbers.append(measured.numbers)
+    return Verdict(experiment.judge(numbers))
+
+
+def _measure(experiment: Experiment, settings: Settings, data: Data, order: Order, seed: int, known: dict) -> Measured:
+    logger.info("%s, seed %d", experiment.name, seed)
+    lab = Lab(data, order.output, device=order.device, weights=order.weights, detectors=order.detectors)
+    start = time.perf_counter()
+    numbers = experiment.measure(lab, settings, seed)
+    spent = time.perf_counter() - start
+    return Measured(
+        experiment.name,
+        "weights" if order.weights else "",
+        seed,
+        known,
+        f"{data.root.name}, {len(data.classes)} classes",
+        numbers,
+        order.command,
+        describe_machine(order.device),
+        spent - lab.trained_now_seconds + lab.training_seconds,
+    )

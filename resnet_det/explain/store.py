@@ -1,0 +1,106 @@
+"""What has been measured: a JSON file for each experiment and seed in the output folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resnet_det.errors import InputError
+from resnet_det.outputs import make_folder
+
+_KEYS = {"experiment", "variant", "seed", "settings", "data", "numbers", "command", "machine", "seconds"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The numbers of one experiment and seed, and what they are about.
+
+    Attributes:
+        variant: "" for nets that were trained for it, "weights" for nets from elsewhere.
+        settings: sizes and files: what it was measured with.
+        data: the images, in words.
+        seconds: that it took, with the training of its nets, whenever that was.
+    """
+
+    experiment: str
+    variant: str
+    seed: int
+    settings: Mapping[str, Any]
+    data: str
+    numbers: Mapping[str, Any]
+    command: str
+    machine: Mapping[str, Any]
+    seconds: float
+
+
+class Store:
+    """The files results/NAME-seedN.json of a folder."""
+
+    def __init__(self, output: Path) -> None:
+        self.folder = output / "results"
+
+    def find(self, experiment: str, variant: str, seed: int) -> Measured | None:
+        """
+        Raises:
+            InputError: there is a file of that name, and it is not one of these.
+        """
+        path = self._path(experiment, variant, seed)
+        return self._read(path) if path.is_file() else None
+
+    def find_all(self, experiment: str, variant: str) -> list[Measured]:
+        """Of all seeds, in their order.
+
+        Raises:
+            InputError: see :meth:`find`; or their settings differ.
+        """
+        stem = self._path(experiment, variant, 0).name.removesuffix("0.json")
+        paths = [path for path in self.folder.glob(f"{stem}*.json") if path.stem.removeprefix(stem).isdigit()]
+        found = sorted(map(self._read, paths), key=lambda one: one.seed)
+        for other in found[1:]:
+            check_settings(found[0], other.settings, f"seed {other.seed}")
+        return found
+
+    def write(self, measured: Measured) -> Path:
+        """Write it, in place of what was measured before."""
+        path = self._path(measured.experiment, measured.variant, measured.seed)
+        if path.exists():
+            self._read(path)
+        make_folder(self.folder)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(vars(measured)) + "\n", encoding="utf-8")
+        temporary.replace(path)
+        return path
+
+    def _path(self, experiment: str, variant: str, seed: int) -> Path:
+        return self.folder / f"{experiment}{'-' if variant else ''}{variant}-seed{seed}.json"
+
+    @staticmethod
+    def _read(path: Path) -> Measured:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}: not JSON ({error}); was it written to the end? Take it away") from None
+        if not isinstance(content, dict) or set(content) != _KEYS:
+            raise InputError(f"{path}: not what explain_resnet.py has written; take it away")
+        return Measured(**content)
+
+
+def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> None:
+    """
+    Raises:
+        InputError: it was measured with other settings, and numbers of both could not stand side by side.
+    """
+    names = [name for name in settings if settings[name] != measured.settings.get(name)]
+    if names:
+        before = _tell(measured.settings, names)
+        raise InputError(
+            f"{measured.experiment}, seed {measured.seed}, was measured with {before}, and {of} has "
+            f"{_tell(settings, names)}: --overwrite measures anew, and another --output keeps both"
+        )
+
+
+def _tell(settings: Mapping[str, Any], names: Sequence[str]) -> str:
+    return ", ".join(f"{name} {settings.get(name)}" for name in names)
