@@ -63,6 +63,8 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
     if order.weights:
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
+    counts = data.count("train"), data.count("test"), len(data.classes)
+    known["taken from"] = "{} training and {} test images of {} classes".format(*counts)
     if order.detectors and experiment.name == "returns":
         read_detectors(order.detectors)
         known["detectors"] = f"{order.detectors.name} (sha256 {hash_file(order.detectors)[:12]})"
@@ -90,7 +92,7 @@ def _measure(experiment: Experiment, settings: Settings, data: Data, order: Orde
         "weights" if order.weights else "",
         seed,
         known,
-        f"{data.root.name}, {len(data.classes)} classes",
+        data.root.name,
         numbers,
         order.command,
         describe_machine(order.device),

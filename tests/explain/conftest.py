@@ -28,6 +28,11 @@ def write_toy_images(root, counts=(("train", 10), ("test", 8))):
 
 
 @pytest.fixture(scope="session")
+def make_toy_images():
+    return write_toy_images
+
+
+@pytest.fixture(scope="session")
 def toy_root(tmp_path_factory):
     return write_toy_images(tmp_path_factory.mktemp("toy") / "toy_images")
 

@@ -51,7 +51,7 @@ def test_curves_are_of_the_weights_at_that_time(toy_data, toy_order, toy):
         assert getattr(trained.curve[-1], f"{split}_error") == pytest.approx(100 * wrong)
 
 
-def test_what_is_there_is_not_done_again(toy_data, toy_order, toy, monkeypatch):
+def test_what_is_there_is_not_done_again(toy_data, toy_order, toy, make_toy_images, tmp_path, monkeypatch):
     run("degradation", toy_data, toy_order, toy())
     monkeypatch.setattr("resnet_det.explain.lab.train_classifier", lambda *_, **__: pytest.fail("trained again"))
     before = (toy_order.output / "results" / "degradation-seed0.json").read_bytes()
@@ -59,6 +59,11 @@ def test_what_is_there_is_not_done_again(toy_data, toy_order, toy, monkeypatch):
     assert (toy_order.output / "results" / "degradation-seed0.json").read_bytes() == before
     with pytest.raises(InputError, match=r"was measured with iterations 2, and this command has iterations 3: --overw"):
         run("degradation", toy_data, toy_order, toy(iterations=3))
+    other = Data(make_toy_images(tmp_path, (("train", 11), ("test", 8))))
+    with pytest.raises(
+        InputError, match="20 training and 16 test images of 2 classes, and this command has taken from"
+    ):
+        run("degradation", other, toy_order, toy())
 
 
 def test_data_of_other_kinds_are_refused(tmp_path):
