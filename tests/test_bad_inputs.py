@@ -53,7 +53,7 @@ def no_room(patch):
 
 # What is done before, given train.json, val.json, the output folder and monkeypatch; the arguments; the error.
 CASES = {
-    "unknown depth": ([], ["MODEL.RESNETS.DEPTH", 51], r"depth is 51; choose one of 14, 18"),
+    "unknown depth": ([], ["MODEL.RESNETS.DEPTH", 51], r"depth is 51; choose one of 10, 14, 18"),
     "typo in a key": ([], ["MODEL.RESNETS.DEPHT", 50], r"no key MODEL.RESNETS.DEPHT; did you mean MODEL.RESNETS.DEPTH"),
     "value of another type": ([], ["SOLVER.BASE_LR", "fast"], r"SOLVER.BASE_LR fast: Type mismatch"),
     "key without a value": ([], ["SOLVER.BASE_LR"], r"KEY VALUE pairs expected"),
