@@ -10,8 +10,7 @@ import torch
 
 from resnet_det.analysis.features import record_features
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table
-from resnet_det.explain.lab import Lab, Recipe, Trained
-from resnet_det.explain.nets import Net
+from resnet_det.explain.lab import Lab, Trained
 from resnet_det.explain.pictures import draw_activation, draw_cam, draw_filters, look, to_uri
 from resnet_det.explain.settings import Settings
 from resnet_det.explain.verdicts import LEARNED, Claim, has_learned, resolution
@@ -23,8 +22,7 @@ NUM_PICTURES = 2
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
     """How well each stage tells classes apart; and of the first seed, pictures."""
-    recipe = Recipe.of(settings)
-    nets = lab.published() or [lab.train(Net(depth), recipe, seed) for depth in settings.depths]
+    nets = lab.published_or_trained(settings, seed, shortcuts=("pad",))
     train, test = (lab.data.images(split, settings.probes, seed=seed) for split in ("train", "test"))
     found = []
     for trained in nets:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table, over_seeds
-from resnet_det.explain.lab import Lab, Recipe
-from resnet_det.explain.nets import Net
+from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import measure_responses
 from resnet_det.explain.settings import Settings
 from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
@@ -17,10 +16,7 @@ from resnet_det.visualization import charts
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
     """Responses of trained nets to test images, which each seed draws anew."""
-    recipe = Recipe.of(settings)
-    nets = lab.published() or [
-        lab.train(Net(depth, shortcut), recipe, seed) for depth in settings.depths for shortcut in ("none", "pad")
-    ]
+    nets = lab.published_or_trained(settings, seed)
     chosen = lab.data.images("test", settings.probes, seed=seed)
     found = []
     for trained in nets:

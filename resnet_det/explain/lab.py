@@ -187,6 +187,19 @@ class Lab:
             found.append(Trained(net, Path(path), cfg))
         return sorted(found, key=lambda trained: trained.net.depth)
 
+    def published_or_trained(
+        self, settings: Settings, seed: int, shortcuts: Sequence[str] = ("none", "pad")
+    ) -> list[Trained]:
+        """The nets whose weights are given; if there are none, those of each depth and shortcut, trained here.
+
+        Raises:
+            InputError, TrainingStoppedError: as :meth:`train` and :meth:`published`.
+        """
+        recipe = Recipe.of(settings)
+        return self.published() or [
+            self.train(Net(depth, shortcut), recipe, seed) for depth in settings.depths for shortcut in shortcuts
+        ]
+
     def evaluate(self, trained: Trained, model: nn.Module, images: ImageSet) -> dict[str, float]:
         """As :func:`resnet_det.classification.evaluate_classifier`."""
         return evaluate_classifier(model, build_test_loader(trained.cfg, images))

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table
-from resnet_det.explain.lab import Lab, Recipe
-from resnet_det.explain.nets import Net
+from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import removable_blocks, without_block
 from resnet_det.explain.settings import Settings
 from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
@@ -20,10 +19,7 @@ SHARE = 0.5
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
     """Test errors of trained nets, whole and without each block, on images that each seed draws anew."""
-    recipe = Recipe.of(settings)
-    nets = lab.published() or [
-        lab.train(Net(depth, shortcut), recipe, seed) for depth in settings.depths for shortcut in ("none", "pad")
-    ]
+    nets = lab.published_or_trained(settings, seed)
     chosen = lab.data.images("test", settings.probes, seed=seed)
     found = []
     for trained in nets:
