@@ -50,14 +50,14 @@ def take(images: ImageSet, places: Iterable[int]) -> ImageSet:
 class Data:
     """The images of one folder, to train on and to test on, loaded when they are wanted."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: str | Path) -> None:
         """Args:
             root: with folders train and test (or val), each with a folder of images for each class; or CIFAR's files.
 
         Raises:
             InputError: there are no such images.
         """
-        self.root = root
+        self.root = root = Path(root)
         self._paths = dict(zip(("train", "test"), find_splits(root), strict=True))
         self._whole: dict[str, ImageSet] = {}
         self._loaded: dict[tuple[str, int, int], ImageSet] = {}
@@ -95,8 +95,14 @@ class Data:
 
 
 def fingerprint(images: ImageSet) -> str:
-    """Tells sets of images apart by the names in their folder, wherever that is, and their classes."""
+    """Tells sets of images apart: by their classes, their names in their folder, wherever that is, and their pixels, or
+    the sizes of their files where they are not in memory."""
     digest = hashlib.sha256(repr(images.classes).encode() + images.labels.tobytes())
     for entry in images.dicts:
         digest.update(entry["file_name"].removeprefix(images.name).encode() + b"\0")
+        if images.pixels is None:
+            size = entry["size"] if "size" in entry else Path(entry["file_name"]).stat().st_size
+            digest.update(str(size).encode() + b"\0")
+    if images.pixels is not None:
+        digest.update(np.ascontiguousarray(images.pixels))
     return digest.hexdigest()[:16]

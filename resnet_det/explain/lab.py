@@ -27,6 +27,7 @@ from resnet_det.classification import (
     train_classifier,
 )
 from resnet_det.engine.initial_weights import load_trained_weights
+from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.run_folder import find_numbered
 from resnet_det.errors import InputError
 from resnet_det.explain.data import Data, fingerprint
@@ -273,13 +274,19 @@ class Lab:
     def _evaluate_checkpoints(
         self, folder: Path, cfg: CfgNode, net: Net, recipe: Recipe
     ) -> tuple[list[dict[str, Any]], list[tuple[int, float]]]:
-        """Errors over training, on the test images and on as many training images without augmentation; and losses."""
+        """Errors over training, on the test images and on as many training images without augmentation; and losses.
+
+        A signal leaves a checkpoint and a line of metrics between the usual ones, which no other seed has.
+        """
+        last, period = cfg.SOLVER.MAX_ITER, cfg.SOLVER.CHECKPOINT_PERIOD
         lines = [json.loads(line) for line in (folder / "metrics.json").read_text(encoding="utf-8").splitlines()]
         losses = {line["iteration"] + 1: line["total_loss"] for line in lines if "total_loss" in line}
+        losses = {step: loss for step, loss in losses.items() if step % PERIOD == 0 or step == last}
         test_set = self.data.images("test", recipe.test_images)
         probe = self.data.images("train", min(recipe.images, recipe.test_images))
         checkpoints = {int(path.stem.removeprefix("model_")) + 1: path for path in find_numbered(folder)}
-        checkpoints[cfg.SOLVER.MAX_ITER] = folder / "model_final.pth"
+        checkpoints = {step: path for step, path in checkpoints.items() if step % period == 0}
+        checkpoints[last] = folder / "model_final.pth"
         curve = []
         for iteration, path in sorted(checkpoints.items()):
             trained = Trained(net, path, cfg)

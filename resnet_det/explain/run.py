@@ -11,7 +11,7 @@ from pathlib import Path
 from resnet_det.benchmark import describe_machine
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import hash_file
-from resnet_det.explain.data import Data
+from resnet_det.explain.data import Data, fingerprint
 from resnet_det.explain.detectors import read_detectors
 from resnet_det.explain.experiment import Experiment
 from resnet_det.explain.lab import Lab
@@ -64,20 +64,22 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
     counts = data.count("train"), data.count("test"), len(data.classes)
-    known["taken from"] = "{} training and {} test images of {} classes".format(*counts)
+    used = fingerprint(data.images("train", settings.images)), fingerprint(data.images("test", settings.test_images))
+    known["taken from"] = "{} training and {} test images of {} classes ({:.8}, {:.8})".format(*counts, *used)
     if order.detectors and experiment.name == "returns":
         read_detectors(order.detectors)
         known["detectors"] = f"{order.detectors.name} (sha256 {hash_file(order.detectors)[:12]})"
-    numbers = []
-    for seed in range(order.seeds):
-        measured = None if order.overwrite else store.find(experiment.name, variant, seed)
-        if measured is None:
-            measured = _measure(experiment, settings, data, order, seed, known)
-            store.write(measured)
-        else:
+    stored = {one.seed: one for one in store.read_all(experiment.name, variant)}
+    anew = range(order.seeds if order.overwrite else 0)
+    for seed, measured in stored.items():
+        if seed not in anew:
             check_settings(measured, known, "this command")
+    for seed in range(order.seeds):
+        if seed in anew or seed not in stored:
+            store.write(_measure(experiment, settings, data, order, seed, known))
+        else:
             logger.info("%s, seed %d: is there", experiment.name, seed)
-        numbers.append(measured.numbers)
+    numbers = [measured.numbers for measured in store.find_all(experiment.name, variant)]
     return Verdict(experiment.judge(numbers))
 
 

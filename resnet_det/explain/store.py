@@ -42,23 +42,23 @@ class Store:
     def __init__(self, output: Path) -> None:
         self.folder = output / "results"
 
-    def find(self, experiment: str, variant: str, seed: int) -> Measured | None:
-        """
+    def read_all(self, experiment: str, variant: str) -> list[Measured]:
+        """Of all seeds, in their order, whatever their settings are.
+
         Raises:
-            InputError: there is a file of that name, and it is not one of these.
+            InputError: there is a file of such a name, and it is not one of these.
         """
-        path = self._path(experiment, variant, seed)
-        return self._read(path) if path.is_file() else None
+        stem = self._path(experiment, variant, 0).name.removesuffix("0.json")
+        paths = [path for path in self.folder.glob(f"{stem}*.json") if path.stem.removeprefix(stem).isdigit()]
+        return sorted(map(self._read, paths), key=lambda one: one.seed)
 
     def find_all(self, experiment: str, variant: str) -> list[Measured]:
         """Of all seeds, in their order.
 
         Raises:
-            InputError: see :meth:`find`; or their settings differ.
+            InputError: see :meth:`read_all`; or their settings differ.
         """
-        stem = self._path(experiment, variant, 0).name.removesuffix("0.json")
-        paths = [path for path in self.folder.glob(f"{stem}*.json") if path.stem.removeprefix(stem).isdigit()]
-        found = sorted(map(self._read, paths), key=lambda one: one.seed)
+        found = self.read_all(experiment, variant)
         for other in found[1:]:
             check_settings(found[0], other.settings, f"seed {other.seed}")
         return found
@@ -66,8 +66,6 @@ class Store:
     def write(self, measured: Measured) -> Path:
         """Write it, in place of what was measured before."""
         path = self._path(measured.experiment, measured.variant, measured.seed)
-        if path.exists():
-            self._read(path)
         make_folder(self.folder)
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps(vars(measured)) + "\n", encoding="utf-8")
@@ -93,7 +91,7 @@ def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> 
     Raises:
         InputError: it was measured with other settings, and numbers of both could not stand side by side.
     """
-    names = [name for name in settings if settings[name] != measured.settings.get(name)]
+    names = [name for name in {**settings, **measured.settings} if settings.get(name) != measured.settings.get(name)]
     if names:
         before = _tell(measured.settings, names)
         raise InputError(

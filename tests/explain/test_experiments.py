@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from resnet_det.classification import Classifier
 from resnet_det.errors import InputError
-from resnet_det.explain import EXPERIMENTS, Data, run_experiment, write_page
-from resnet_det.explain.lab import Lab, Recipe
+from resnet_det.explain import EXPERIMENTS, Data, Order, run_experiment, write_page
+from resnet_det.explain.lab import Lab, Recipe, TrainingStoppedError
 from resnet_det.explain.nets import Net
 from resnet_det.explain.step_memory import measure_step, measure_step_here
 from resnet_det.explain.verdicts import CONFIRMED, NOT_CONFIRMED, NOT_SHOWN
@@ -60,10 +65,45 @@ def test_what_is_there_is_not_done_again(toy_data, toy_order, toy, make_toy_imag
     with pytest.raises(InputError, match=r"was measured with iterations 2, and this command has iterations 3: --overw"):
         run("degradation", toy_data, toy_order, toy(iterations=3))
     other = Data(make_toy_images(tmp_path, (("train", 11), ("test", 8))))
-    with pytest.raises(
-        InputError, match="20 training and 16 test images of 2 classes, and this command has taken from"
-    ):
+    with pytest.raises(InputError, match=r"20 training and 16 test images of 2 classes .*, and this command has taken"):
         run("degradation", other, toy_order, toy())
+
+
+def test_pixels_make_other_data(toy_data, toy_order, toy, make_toy_images, tmp_path):
+    run("degradation", toy_data, toy_order, toy())
+    root = make_toy_images(tmp_path / "toy_images")
+    for path in (root / "train" / "ant").iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(path)
+    with pytest.raises(InputError, match="was measured with taken from 20 training and 16 test images of 2 classes"):
+        run("degradation", Data(str(root)), toy_order, toy())
+
+
+def test_seeds_that_stay_are_looked_at_before_others_are_measured_anew(toy_data, toy, tmp_path, monkeypatch):
+    order = Order(tmp_path, seeds=2)
+    run_experiment(EXPERIMENTS["gradients"], toy(depths=(8,), iterations=1), toy_data, order)
+    monkeypatch.setattr("resnet_det.explain.run._measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(InputError, match=r"gradients, seed 1, was measured with probes 4, and this command has probes"):
+        run("gradients", toy_data, replace(order, seeds=1, overwrite=True), toy(depths=(8,), iterations=1, probes=2))
+
+
+def test_a_signal_leaves_no_points_of_its_own(toy_data, toy, tmp_path, monkeypatch):
+    recipe, losses, compute_loss = Recipe.of(toy(iterations=6)), [], Classifier.compute_loss
+    whole = Lab(toy_data, tmp_path / "whole").train(Net(8), recipe, 0)
+
+    def end_once(self, logits, labels):
+        losses.append(compute_loss(self, logits, labels))
+        if len(losses) == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return losses[-1]
+
+    monkeypatch.setattr(Classifier, "compute_loss", end_once)
+    with pytest.raises(TrainingStoppedError):
+        Lab(toy_data, tmp_path / "ended").train(Net(8), recipe, 0)
+    ended = Lab(toy_data, tmp_path / "ended").train(Net(8), recipe, 0)
+    assert len(losses) == 6
+    assert [point.iteration for point in whole.curve] == [3, 6]
+    assert ended.curve == whole.curve
+    assert [step for step, _ in ended.losses] == [step for step, _ in whole.losses]  # each smoothed since the start
 
 
 def test_data_of_other_kinds_are_refused(tmp_path):
