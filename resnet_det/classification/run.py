@@ -42,6 +42,7 @@ from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.model_setup import compile_backbone_, share_among_processes, use_deterministic_algorithms
 from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
+from resnet_det.engine.resuming import take_matched_keys_
 from resnet_det.engine.run_folder import choose_start, clear_run
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu
@@ -63,9 +64,15 @@ def make_classification_cfg(config_file: str = "", opts: Sequence[Any] = ()) -> 
     """The config of a classifier: its defaults, ``config_file``, and KEY VALUE pairs; not checked, and not frozen.
 
     Raises:
-        InputError: a key or value that no config has.
+        InputError: a key or value that no config has; or a length that would not be followed.
     """
-    return merge_cfg(config_file, list(opts), prepare=set_classification_defaults_)
+    cfg = merge_cfg(config_file, list(opts), prepare=set_classification_defaults_)
+    if "SOLVER.MAX_ITER" in opts[::2] and "RESNET_DET.TRAIN.EPOCHS" not in opts[::2] and cfg.RESNET_DET.TRAIN.EPOCHS:
+        raise InputError(
+            f"SOLVER.MAX_ITER is scaled to the length of RESNET_DET.TRAIN.EPOCHS {cfg.RESNET_DET.TRAIN.EPOCHS:g}: set "
+            "that in its place, or RESNET_DET.TRAIN.EPOCHS 0 beside it for a length in iterations"
+        )
+    return cfg
 
 
 def train_classifier(
@@ -137,6 +144,8 @@ def prepare_run(
     fall_back_to_cpu(cfg)
     resume = decide_once(lambda: choose_start(cfg.OUTPUT_DIR, resume=resume, overwrite=overwrite))
     checkpoint = decide_once(lambda: find_checkpoint(cfg.OUTPUT_DIR)) if resume else None
+    if test_set is not None and not cfg.DATASETS.TEST:
+        cfg.DATASETS.TEST = (test_set.name,)
     problems = check_classification_cfg(cfg) + (check_from_scratch(cfg) if checkpoint is None else [])
     if not cfg.DATASETS.TRAIN and train_set is None:
         problems.append("DATASETS.TRAIN is empty: name a folder of images by class, a tar file, or CIFAR's files")
@@ -147,9 +156,16 @@ def prepare_run(
     if test_set is None and cfg.DATASETS.TEST:
         test_set = load_images(cfg, "test")
     set_classes_(cfg, train_set, test_set)
+    if cfg.RESNET_DET.TRAIN.BEST_METRIC == "classification/top5_error" and len(train_set.classes) <= 5:
+        raise InputError(
+            f"RESNET_DET.TRAIN.BEST_METRIC is classification/top5_error, which {len(train_set.classes)} classes do not "
+            "have; classification/top1_error would be right"
+        )
     set_length_in_epochs_(cfg, lambda: len(train_set))
     if checkpoint is None:
         prepare_weights(cfg)
+    elif cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+        take_matched_keys_(cfg, checkpoint)
     if overwrite and not resume:
         decide_once(lambda: clear_run(cfg.OUTPUT_DIR, keep=[*keep, cfg.MODEL.WEIGHTS]))
     cfg.freeze()

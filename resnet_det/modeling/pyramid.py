@@ -146,6 +146,11 @@ def make_fpn(
         problems.append(f"fuse_type is {fuse_type!r}; choose one of sum, avg")
     if top_block not in TOP_BLOCKS:
         problems.append(f"top_block is {top_block!r}; choose one of {', '.join(TOP_BLOCKS)}")
+    elif top_block == "p6p7" and not problems and in_features[-1] != known[-1]:
+        problems.append(
+            f"in_features of the FPN end with {in_features[-1]}, and top_block p6p7 is made of {known[-1]}, the "
+            "backbone's last output: end both with the same stage"
+        )
     if problems:
         raise ValueError("; ".join(problems))
     if top_block == "p6p7":

@@ -22,6 +22,7 @@ from resnet_det.classification import (
     build_test_loader,
     evaluate_classifier,
     load_images,
+    make_classification_cfg,
     train_classifier,
 )
 from resnet_det.classification.run import ClassificationRun
@@ -206,6 +207,37 @@ def test_a_backbone_of_ones_own_is_trained(make_cfg):
     assert evaluate_classifier(build_classifier(cfg, backbone=net), loader) == results["classification"]
     with pytest.raises(InputError, match="head has 5 classes, and the data have 6"):
         train_classifier(cfg, overwrite=True, backbone=make_resnet(18, num_classes=5), **data)
+
+
+def test_a_resumed_run_has_the_keys_that_were_matched(make_cfg, tmp_path):
+    train_classifier(make_cfg("INPUT.FORMAT", "BGR", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", (), out="first"))
+    opts = ["MODEL.WEIGHTS", str(tmp_path / "first" / "classifier.safetensors"), "MODEL.RESNET_DET.MATCH_WEIGHTS", True]
+    for iterations in (1, 2):
+        train_classifier(make_cfg(*opts, "SOLVER.MAX_ITER", iterations, "DATASETS.TEST", ()), resume=True)
+    assert find_conventions(tmp_path / "out" / "classifier.safetensors").channel_order == "BGR"
+
+
+def test_a_test_set_that_is_given_is_one_to_be_best_on(make_cfg):
+    cfg = make_cfg("SOLVER.MAX_ITER", 1, "RESNET_DET.TRAIN.BEST_METRIC", "classification/top1_error")
+    test_set = load_images(cfg, "test")
+    cfg.DATASETS.TEST = ()
+    assert "top1_error" in train_classifier(cfg, test_set=test_set)["classification"]
+
+
+def test_a_length_that_would_not_be_followed_is_refused():
+    with pytest.raises(InputError, match=r"SOLVER.MAX_ITER is scaled to the length of RESNET_DET.TRAIN.EPOCHS 90"):
+        make_classification_cfg("", ["SOLVER.MAX_ITER", 1000])
+    cfg = make_classification_cfg("", ["SOLVER.MAX_ITER", 1000, "RESNET_DET.TRAIN.EPOCHS", 0])
+    assert cfg.SOLVER.MAX_ITER == 1000
+
+
+def test_a_best_metric_that_few_classes_do_not_have_is_refused_at_the_start(make_cfg, tmp_path):
+    for split, seed in (("train", 0), ("test", 1)):
+        write_images(tmp_path / split, classes=CLASSES[:3], seed=seed)
+    cfg = make_cfg("RESNET_DET.TRAIN.BEST_METRIC", "classification/top5_error")
+    cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = (str(tmp_path / "train"),), (str(tmp_path / "test"),)
+    with pytest.raises(InputError, match="top5_error, which 3 classes do not have"):
+        train_classifier(cfg)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])

@@ -113,6 +113,7 @@ def test_fpn_over_dilated_stages_adds_what_detectron2s_adds():
     [
         ({"fuse_type": "max"}, "fuse_type is 'max'; choose one of sum, avg"),
         ({"top_block": "p6"}, "top_block is 'p6'; choose one of max_pool, p6p7"),
+        ({"in_features": ["res2", "res3"], "top_block": "p6p7"}, "end with res3, and top_block p6p7 is made of res4"),
         ({"in_features": ["res2", "res6"]}, "in_features of the FPN has 'res6'; choose from res2, res3, res4"),
         ({"in_features": ["res2", "res4"]}, "name neighbouring stages, finest first"),
         ({"in_features": ["res4", "res3"]}, "name neighbouring stages, finest first"),
