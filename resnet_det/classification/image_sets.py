@@ -207,6 +207,8 @@ def _list_members(shard: Path, keys: dict[str, str]) -> list[dict[str, Any]]:
                 if not member.isfile():
                     continue
                 folder, name = os.path.split(member.name)
+                if name.startswith("."):  # such as those of macOS, which are no images
+                    continue
                 stem, _, suffix = name.partition(".")
                 key = f"{shard}/{folder}/{stem}"
                 if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:

@@ -293,6 +293,7 @@ def test_classes_that_differ_are_told(make_cfg, tmp_path):
         (["RESNET_DET.CLASSIFICATION.RESIZE_TEST", 8], "RESIZE_TEST is 8; it must be at least 16"),
         (["RESNET_DET.TRAIN.BEST_METRIC", "bbox/AP"], "BEST_METRIC is 'bbox/AP'; choose one of classification/top1"),
         (["INPUT.CROP.ENABLED", True], "INPUT.CROP.ENABLED means nothing to a classifier"),
+        (["INPUT.RANDOM_FLIP", "none"], "INPUT.RANDOM_FLIP means nothing to a classifier"),
         (["RESNET_DET.DATA.COPY_PASTE.PROB", 0.5], "RESNET_DET.DATA.COPY_PASTE.PROB means nothing to a classifier"),
         (["MODEL.RESNET_DET.STAGE_BLOCKS", [0, 1]], "stage_blocks"),
         (["MODEL.BACKBONE.NAME", "build_resnet_det_fpn_backbone"], "build_resnet_det_backbone is what is trained"),
