@@ -191,8 +191,8 @@ GRADIENTS = Experiment(
             "arXiv 1902.08129, abstract",
         ),
         Source(
-            "With identity shortcuts a gradient has a term that reaches every block unchanged, so that it does not "
-            "vanish however small weights are.",
+            "Where shortcuts are identities and nothing follows the sum (the nets here have a ReLU there), a gradient "
+            "has a term that reaches every block unchanged, and does not vanish however small weights are.",
             "arXiv 1603.05027, section 2, equation 5",
         ),
         Source(

@@ -103,8 +103,8 @@ IDENTITY = Experiment(
     sources=[
         Source(
             "Standard deviations of the layers' responses (after BN, before activation and sum) are smaller in "
-            "residual nets than in plain ones, and smaller in ResNet-110 than in ResNet-56 and ResNet-20: functions to "
-            "be learned lie closer to zero than to others.",
+            "residual nets than in plain ones, and smaller in ResNet-110 than in ResNet-56 and ResNet-20: residual "
+            "functions might in general be closer to zero than functions without shortcuts.",
             "arXiv 1512.03385, section 4.2, figure 7",
         ),
         Source(

@@ -91,12 +91,13 @@ def show(numbers: Sequence[Numbers]) -> Shown:
 THOUSAND = Experiment(
     name="thousand",
     title="Does a net of 1202 layers train?",
-    statement="A residual net of more than a thousand layers trains without tricks, in little memory if it computes "
-    "its blocks again in the backward pass.",
+    statement="A residual net of more than a thousand layers trains like shallower ones, in little memory if it "
+    "computes its blocks again in the backward pass.",
     sources=[
         Source(
             "ResNet-1202 shows no difficulty in training, to less than 0.1 % of training error on CIFAR-10; its test "
-            "error, 7.93 %, is above that of ResNet-110, 6.43 %, for it is too large for so few images.",
+            "error, 7.93 %, is above that of ResNet-110, 6.43 %, which the authors put down to overfitting: it may be "
+            "larger than so few images need.",
             "arXiv 1512.03385, section 4.2, table 6",
         ),
         Source(
