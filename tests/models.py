@@ -9,6 +9,7 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_model
 from detectron2.structures import BitMasks, Boxes, Instances, Keypoints, PolygonMasks
+from detectron2.utils.events import EventStorage
 from torch import nn
 
 from resnet_det import add_resnet_det_config
@@ -109,6 +110,18 @@ def write_random_weights(config: Path, opts: list[str], path: Path) -> Path:
     nn.init.normal_(model.roi_heads.box_predictor.cls_score.weight, std=0.3)
     torch.save({"model": model.state_dict()}, path)
     return path
+
+
+def check_trains_and_detects(model: nn.Module, inputs: list[dict]) -> None:
+    """Losses are finite, every trainable parameter gets a gradient, and the first image is looked at."""
+    with EventStorage():
+        losses = model.train()(inputs)
+        sum(losses.values()).backward()
+    assert all(loss.isfinite() for loss in losses.values())
+    without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == [], "every trainable parameter gets a gradient"
+    with torch.no_grad():
+        assert "instances" in model.eval()(inputs[:1])[0]
 
 
 def make_inputs(cfg: CfgNode, sizes: tuple[tuple[int, int], ...] = ((96, 128), (110, 90)), seed: int = 0) -> list[dict]:

@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from models import CONFIGS, ZOO, find_distinct_configs, list_configs, make_inputs, read_config
+from models import CONFIGS, ZOO, check_trains_and_detects, find_distinct_configs, list_configs, make_inputs, read_config
 
 from resnet_det.config import check_cfg
 from resnet_det.engine.initial_weights import check_from_scratch
@@ -32,14 +30,7 @@ def test_config_builds_and_runs(name):
     cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 16
     model = build_model(cfg)
     inputs = make_inputs(cfg, ((64, 96), (80, 64)))
-    with EventStorage():
-        losses = model.train()(inputs)
-        sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == [], "every trainable parameter gets a gradient"
-    with torch.no_grad():
-        assert "instances" in model.eval()(inputs[:1])[0]
+    check_trains_and_detects(model, inputs)
 
 
 @pytest.mark.parametrize("name", NAMES)

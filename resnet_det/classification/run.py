@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase, hooks
 from detectron2.evaluation import verify_results
@@ -40,8 +39,8 @@ from resnet_det.engine.hooks import (
 from resnet_det.engine.initial_weights import check_from_scratch, load_initial_weights, prepare_weights
 from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.metrics import PERIOD
-from resnet_det.engine.model_setup import compile_backbone_, share_among_processes, use_deterministic_algorithms
-from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
+from resnet_det.engine.model_setup import compile_backbone_, set_up_torch
+from resnet_det.engine.precision import autocast_for_tests
 from resnet_det.engine.resuming import take_matched_keys_
 from resnet_det.engine.run_folder import choose_start, clear_run
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
@@ -164,7 +163,7 @@ def prepare_run(
     set_length_in_epochs_(cfg, lambda: len(train_set))
     if checkpoint is None:
         prepare_weights(cfg)
-    elif cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+    else:
         take_matched_keys_(cfg, checkpoint)
     if overwrite and not resume:
         decide_once(lambda: clear_run(cfg.OUTPUT_DIR, keep=[*keep, cfg.MODEL.WEIGHTS]))
@@ -225,10 +224,7 @@ class ClassificationRun(TrainingRun):
         self.cfg = cfg = start.cfg
         self.train_set, self.test_set = start.train_set, start.test_set
         train = cfg.RESNET_DET.TRAIN
-        if train.MATMUL_PRECISION:
-            torch.set_float32_matmul_precision(train.MATMUL_PRECISION)
-        if train.DETERMINISTIC:
-            use_deterministic_algorithms()
+        set_up_torch(cfg)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
         seed_all_rng(seed)
         model = build_classifier(cfg, backbone=backbone)
@@ -236,16 +232,12 @@ class ClassificationRun(TrainingRun):
         if train.COMPILE:
             compile_backbone_(model)
         self.optimizer = optimizer = build_optimizer(cfg, model)  # where Detectron2's hooks look for it
-        step = TrainStep(
-            share_among_processes(model),
+        step = TrainStep.from_cfg(
+            cfg,
+            model,
             lambda first: iter(build_train_loader(cfg, self.train_set, seed=self.seed, start_step=first)),
             optimizer,
-            amp_dtype=choose_amp_dtype(cfg),
-            accumulate=train.ACCUMULATE,
-            clip_grad_norm=train.CLIP_GRAD_NORM,
-            ema_decay=train.EMA_DECAY,
             seed=seed,
-            output_dir=cfg.OUTPUT_DIR,
         )
         scheduler = build_lr_scheduler(cfg, optimizer)
         super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=_read_fixed(start))

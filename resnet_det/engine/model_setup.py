@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks import default_hooks
@@ -53,6 +54,15 @@ def share_statistics(models: Iterable[nn.Module]) -> None:
             if isinstance(module, _BatchNorm):
                 for buffer in module.buffers(recurse=False):
                     dist.broadcast(buffer, 0)
+
+
+def set_up_torch(cfg: CfgNode) -> None:
+    """What RESNET_DET.TRAIN says of the whole process: MATMUL_PRECISION and DETERMINISTIC."""
+    train = cfg.RESNET_DET.TRAIN
+    if train.MATMUL_PRECISION:
+        torch.set_float32_matmul_precision(train.MATMUL_PRECISION)
+    if train.DETERMINISTIC:
+        use_deterministic_algorithms()
 
 
 def use_deterministic_algorithms() -> None:

@@ -45,7 +45,9 @@ def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None:
-    """Set what MODEL.RESNET_DET.MATCH_WEIGHTS set when the run began; the weights that it looked at may be gone."""
+    """With MODEL.RESNET_DET.MATCH_WEIGHTS, set what it set when the run began: the weights it looked at may be gone."""
+    if not cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+        return
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["trainer"].get("fixed", {})
     for key in _MATCHED:
         if key in saved:

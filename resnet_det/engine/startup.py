@@ -67,7 +67,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
         set_length_in_epochs_(cfg, lambda: len(load_train_dicts(cfg)))
     if starts_anew:
         prepare_weights(cfg)
-    elif checkpoint is not None and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
+    elif checkpoint is not None:
         take_matched_keys_(cfg, checkpoint)
     set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     cfg.freeze()

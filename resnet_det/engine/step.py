@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from detectron2.config import CfgNode
 from detectron2.engine.train_loop import TrainerBase
 from detectron2.utils import comm
 from torch import nn
@@ -18,8 +19,9 @@ from resnet_det.data.loading.loader import collect_skipped, seed_all
 from resnet_det.engine.failures import StepRecord, TrainingFailedError, add_context, explain_failure, make_failure
 from resnet_det.engine.kept_numbers import average_numbers, find_changes, read_numbers, write_numbers
 from resnet_det.engine.metrics import MetricLog
-from resnet_det.engine.model_setup import share_statistics
+from resnet_det.engine.model_setup import share_among_processes, share_statistics
 from resnet_det.engine.moving_average import MovingAverage
+from resnet_det.engine.precision import choose_amp_dtype
 from resnet_det.engine.updates import apply_step, clip_and_measure, load_optimizer_state
 from resnet_det.errors import InputError
 
@@ -85,6 +87,30 @@ class TrainStep(TrainerBase):
         self._numbers_of_all: list[Any] | None = None
         self._unread: StepRecord | None = None
         self._skipped_steps = 0
+
+    @classmethod
+    def from_cfg(
+        cls,
+        cfg: CfgNode,
+        model: nn.Module,
+        load_batches: Callable[[int], Iterator[list[dict]]],
+        optimizer: torch.optim.Optimizer,
+        *,
+        seed: int,
+    ) -> TrainStep:
+        """With RESNET_DET.TRAIN and OUTPUT_DIR of ``cfg``; ``model`` is shared among the processes."""
+        train = cfg.RESNET_DET.TRAIN
+        return cls(
+            share_among_processes(model),
+            load_batches,
+            optimizer,
+            amp_dtype=choose_amp_dtype(cfg),
+            accumulate=train.ACCUMULATE,
+            clip_grad_norm=train.CLIP_GRAD_NORM,
+            ema_decay=train.EMA_DECAY,
+            seed=seed,
+            output_dir=cfg.OUTPUT_DIR,
+        )
 
     def run_step(self) -> None:
         """

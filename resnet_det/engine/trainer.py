@@ -36,8 +36,8 @@ from resnet_det.engine.initial_weights import load_initial_weights
 from resnet_det.engine.life import TrainingRun
 from resnet_det.engine.loaders import build_test_loader, build_train_loader, build_validation_loss_loader
 from resnet_det.engine.metrics import PERIOD
-from resnet_det.engine.model_setup import compile_backbone_, share_among_processes, use_deterministic_algorithms
-from resnet_det.engine.precision import autocast_for_tests, choose_amp_dtype
+from resnet_det.engine.model_setup import compile_backbone_, set_up_torch
+from resnet_det.engine.precision import autocast_for_tests
 from resnet_det.engine.resuming import read_fixed_settings
 from resnet_det.engine.slicing import slice_as_configured
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
@@ -61,26 +61,19 @@ class Trainer(TrainingRun, DefaultTrainer):
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         self.cfg = cfg
         train = cfg.RESNET_DET.TRAIN
-        if train.MATMUL_PRECISION:
-            torch.set_float32_matmul_precision(train.MATMUL_PRECISION)
-        if train.DETERMINISTIC:
-            use_deterministic_algorithms()
+        set_up_torch(cfg)
         model = self.build_model(cfg)
         ignore_missing_masks_(model)
         if train.COMPILE:
             compile_backbone_(model)
         optimizer = self.build_optimizer(cfg, model)
         seed = cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed()
-        step = TrainStep(
-            share_among_processes(model),
+        step = TrainStep.from_cfg(
+            cfg,
+            model,
             lambda start_iter: self.build_train_loader(cfg, seed=self.seed, start_step=start_iter),
             optimizer,
-            amp_dtype=choose_amp_dtype(cfg),
-            accumulate=train.ACCUMULATE,
-            clip_grad_norm=train.CLIP_GRAD_NORM,
-            ema_decay=train.EMA_DECAY,
             seed=seed,
-            output_dir=cfg.OUTPUT_DIR,
         )
         scheduler = self.build_lr_scheduler(cfg, optimizer)
         super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=read_fixed_settings(cfg))

@@ -61,6 +61,7 @@ class Data:
         self._paths = dict(zip(("train", "test"), find_splits(root), strict=True))
         self._whole: dict[str, ImageSet] = {}
         self._loaded: dict[tuple[str, int, int], ImageSet] = {}
+        self._fingerprints: dict[tuple[str, int], str] = {}
         classes = self.classes
         if self._load("test").classes != classes:
             raise InputError(f"--data {root}: train and test have different classes")
@@ -87,6 +88,12 @@ class Data:
             part = take(whole, choose_subset(whole.labels, count, seed))
             self._loaded[key] = keep_in_memory(part, MEMORY_MIB)
         return self._loaded[key]
+
+    def fingerprint(self, split: str, count: int = 0) -> str:
+        """Of ``images(split, count)``, worked out once."""
+        if (split, count) not in self._fingerprints:
+            self._fingerprints[split, count] = fingerprint(self.images(split, count))
+        return self._fingerprints[split, count]
 
     def _load(self, split: str) -> ImageSet:
         if split not in self._whole:

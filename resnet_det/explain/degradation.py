@@ -10,7 +10,7 @@ from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Ta
 from resnet_det.explain.lab import Lab, Recipe
 from resnet_det.explain.nets import Net
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import Claim, resolution
+from resnet_det.explain.verdicts import Claim, guessing_error, resolution
 from resnet_det.visualization import charts
 
 KINDS = {"plain": "none", "residual": "pad"}
@@ -54,7 +54,7 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     }
     error = sum(ends["plain", shallow]) / len(numbers)
     margin = resolution(error, numbers[0]["probed"]["train"])
-    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    chance = guessing_error(numbers[0]["classes"])
 
     def minus(first: tuple[str, int], second: tuple[str, int]) -> list[float]:
         return [one - other for one, other in zip(ends[first], ends[second], strict=True)]

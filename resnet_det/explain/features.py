@@ -13,7 +13,7 @@ from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Ta
 from resnet_det.explain.lab import Lab, Trained
 from resnet_det.explain.pictures import draw_activation, draw_cam, draw_filters, look, to_uri
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import LEARNED, Claim, has_learned, resolution
+from resnet_det.explain.verdicts import LEARNED, Claim, guessing_error, has_learned, resolution
 from resnet_det.visualization import charts
 
 _BATCH = 100
@@ -91,7 +91,7 @@ def _draw(lab: Lab, trained: Trained, model: Any) -> dict[str, list[tuple[str, s
 
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of each net: the least that a stage adds to the one before."""
-    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    chance = guessing_error(numbers[0]["classes"])
     claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
     for place, net in enumerate(numbers[0]["nets"]):
         values, errors = [], []

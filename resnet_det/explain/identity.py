@@ -10,7 +10,7 @@ from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Ta
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import measure_responses
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
+from resnet_det.explain.verdicts import LEARNED, Claim, guessing_error, has_learned
 from resnet_det.visualization import charts
 
 
@@ -42,7 +42,7 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
         """How much less the second is than the first, in percent."""
         return over_seeds(numbers, lambda one: 100 * (1 - mean_of(one, *second) / mean_of(one, *first)))
 
-    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    chance = guessing_error(numbers[0]["classes"])
     claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
     if any(net["plain"] and net["depth"] == deep for net in nets):
         claims.append(

@@ -30,7 +30,7 @@ from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.run_folder import find_numbered
 from resnet_det.errors import InputError
-from resnet_det.explain.data import Data, fingerprint
+from resnet_det.explain.data import Data
 from resnet_det.explain.nets import Net, read_net
 from resnet_det.explain.settings import Settings
 from resnet_det.weights import find_conventions
@@ -146,9 +146,10 @@ class Lab:
         test_set = self.data.images("test", recipe.test_images)
         if len(train_set) < len(self.data.classes):
             raise InputError(f"{len(train_set)} images of {len(self.data.classes)} classes to train on: give more")
+        counts = {"train": recipe.images, "test": recipe.test_images}
+        used = {f"{split} set": self.data.fingerprint(split, count) for split, count in counts.items()}
         recipe = replace(recipe, images=len(train_set), test_images=len(test_set))
-        what = {"net": asdict(net), "recipe": asdict(recipe), "seed": seed}
-        what |= {"train set": fingerprint(train_set), "test set": fingerprint(test_set)}
+        what = {"net": asdict(net), "recipe": asdict(recipe), "seed": seed, **used}
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         folder = self.folder / f"{net.name}-seed{seed}-{key}"
         cfg = self._make_cfg(net, recipe, seed, folder)

@@ -11,7 +11,7 @@ from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Ta
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import removable_blocks, without_block
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
+from resnet_det.explain.verdicts import LEARNED, Claim, guessing_error, has_learned
 from resnet_det.visualization import charts
 
 SHARE = 0.5
@@ -42,7 +42,7 @@ def harm(net: Numbers) -> float:
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of the deepest nets: what a block costs, by what the net has learned."""
     deep = max(net["depth"] for net in numbers[0]["nets"])
-    chance = 100 * (1 - 1 / numbers[0]["classes"])
+    chance = guessing_error(numbers[0]["classes"])
 
     def find(one: Numbers, plain: bool) -> Numbers | None:
         return next((net for net in one["nets"] if net["depth"] == deep and net["plain"] == plain), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from resnet_det.benchmark import describe_machine
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import hash_file
-from resnet_det.explain.data import Data, fingerprint
+from resnet_det.explain.data import Data
 from resnet_det.explain.detectors import read_detectors
 from resnet_det.explain.experiment import Experiment
 from resnet_det.explain.lab import Lab
@@ -64,7 +64,7 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
     counts = data.count("train"), data.count("test"), len(data.classes)
-    used = fingerprint(data.images("train", settings.images)), fingerprint(data.images("test", settings.test_images))
+    used = data.fingerprint("train", settings.images), data.fingerprint("test", settings.test_images)
     known["taken from"] = "{} training and {} test images of {} classes ({:.8}, {:.8})".format(*counts, *used)
     if order.detectors and experiment.name == "returns":
         read_detectors(order.detectors)

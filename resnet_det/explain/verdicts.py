@@ -107,6 +107,11 @@ class Verdict:
         return f"{outcome}: {'; '.join(claim.sentence for claim in self.claims) or 'nothing was measured'}."
 
 
+def guessing_error(classes: int) -> float:
+    """The error in percent of naming a class at random."""
+    return 100 * (1 - 1 / classes)
+
+
 def has_learned(leads: Sequence[float]) -> Claim:
     """The condition that a net is at least 10 points of error better than guessing.
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from models import make_inputs, randomise_norms_
+from models import check_trains_and_detects, make_inputs, randomise_norms_
 from timm.layers.bottleneck_attn import BottleneckAttn
 
 from resnet_det import load_weights, make_resnet, prepare_for_inference
@@ -158,12 +157,7 @@ def test_a_detector_trains(cfg):
     randomise_norms_(model)
     assert isinstance(model.backbone.bottom_up.res5[0].attention, SelfAttention)
     assert model.backbone.bottom_up.res5[0].attention.relative_rows.shape == (9, 16)
-    inputs = make_inputs(cfg, ((64, 90), (70, 64)))
-    with EventStorage():
-        losses = model.train()(inputs)
-        sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+    check_trains_and_detects(model, make_inputs(cfg, ((64, 90), (70, 64))))
 
 
 @pytest.mark.long

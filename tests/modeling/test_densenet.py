@@ -8,8 +8,7 @@ import pytest
 import torch
 import torchvision
 from detectron2.modeling import build_model
-from detectron2.utils.events import EventStorage
-from models import make_inputs
+from models import check_trains_and_detects, make_inputs
 from safetensors.torch import load_file
 from torch import nn
 
@@ -198,13 +197,7 @@ def test_a_detector_trains_and_detects(cfg):
     }
     assert not any(p.requires_grad for p in model.backbone.bottom_up.res2.parameters())
     inputs = make_inputs(cfg, ((64, 90),))
-    with EventStorage():
-        losses = model.train()(inputs)
-        sum(losses.values()).backward()
-    assert all(loss.isfinite() for loss in losses.values())
-    assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-    with torch.no_grad():
-        assert "instances" in model.eval()(inputs)[0]
+    check_trains_and_detects(model, inputs)
     costs = {cost.name: cost for cost in analyze_model(model, inputs[0]["image"], repeats=0)}
     assert list(costs)[:6] == ["stem", *STAGES, "FPN"]
     assert costs["res3"].parameters == sum(p.numel() for p in model.backbone.bottom_up.res3.parameters())
