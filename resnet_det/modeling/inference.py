@@ -9,9 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from detectron2.layers import Conv2d as Detectron2Conv2d
-from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.modeling.poolers import ROIPooler
-from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads.fast_rcnn import FastRCNNOutputLayers
 from torch import nn
 
@@ -20,8 +18,9 @@ from resnet_det.modeling.fast_poolers import use_fast_roi_align
 from resnet_det.modeling.fused import conv_sum_relu
 from resnet_det.modeling.layers import AvgDownShortcut, DeformConv, PadShortcut
 from resnet_det.modeling.norms import read_affine
-from resnet_det.modeling.openvino_backbone import OpenVinoBackbone, OpenVinoHead, record_inputs
-from resnet_det.modeling.openvino_network import OPENVINO_DTYPES
+from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
+from resnet_det.modeling.openvino_network import OPENVINO_DTYPES, OpenVinoNetwork
+from resnet_det.modeling.openvino_parts import use_openvino_
 from resnet_det.modeling.prepared import (
     Float32Part,
     PreparedModel,
@@ -60,9 +59,9 @@ def prepare_for_inference(
         dtype: of convolutions and linear layers. With bfloat16 or float16 the model runs under autocast, its box
             predictors in float32: they are cheap, and scores and boxes come out of them.
         compile_backbone: the first images then take minutes. Copies of the model are not compiled.
-        backend: "openvino": the backbone with its FPN, and the head of the RPN or RetinaNet, are computed by OpenVINO,
-            which is not part of the plain set-up (``pip install resnet_det[openvino]``), on the CPU. Hooks in them do
-            not run any more.
+        backend: "openvino": the backbone with its FPN, the head of the RPN or RetinaNet, and the heads of boxes, masks
+            and keypoints are computed by OpenVINO, which is not part of the plain set-up
+            (``pip install resnet_det[openvino]``), on the CPU. Hooks in them do not run any more.
         calibration: for int8, some tens of images of the kind that will be looked at, as the model takes them
             ({"image": (C, H, W)}, or tensors (N, C, H, W) if ``model`` is a backbone). What OpenVINO computes is in
             int8, what follows in float32.
@@ -88,12 +87,12 @@ def prepare_for_inference(
     if broken:
         raise ValueError(f"{len(broken)} tensors of the model hold NaN or infinity, the first is {broken[0]}")
     model = copy.deepcopy(model).eval().requires_grad_(False)
+    use_fast_roi_align(model)
     if backend == "openvino":
         if not hasattr(model, "backbone"):
             return OpenVinoBackbone(model, dtype, list(calibration))
-        _use_openvino_(model, dtype, record_inputs(model, model.backbone, calibration))
+        use_openvino_(model, dtype, calibration)
         dtype = torch.float32 if dtype == torch.int8 else dtype
-    use_fast_roi_align(model)
     folded = {module for module in model.modules() if _is_ordinary_conv(module) and _fold_(module)}
     for module in model.modules():
         if type(module) in _FUSED and _is_fusible(module):
@@ -101,7 +100,7 @@ def prepare_for_inference(
     if dtype != torch.float32:
         _lower_(model, dtype)
     model.to(memory_format=torch.channels_last)
-    changed = folded | {module for module in model.modules() if isinstance(module, OpenVinoBackbone | OpenVinoHead)}
+    changed = folded | {m for m in model.modules() if isinstance(getattr(m, "network", None), OpenVinoNetwork)}
     for module in model.modules():
         if not changed.isdisjoint(module.modules()):
             refuse_other_states_(module)
@@ -109,21 +108,6 @@ def prepare_for_inference(
     if compile_backbone:
         getattr(model, "backbone", model).compile(dynamic=True)
     return model
-
-
-def _use_openvino_(model: nn.Module, dtype: torch.dtype, samples: list[torch.Tensor]) -> None:
-    """Let OpenVINO compute the backbone, and the dense head behind it: the RPN's, or RetinaNet's."""
-    backbone, rpn = model.backbone, getattr(model, "proposal_generator", None)
-    shapes = backbone.output_shape()
-    model.backbone = OpenVinoBackbone(backbone, dtype, samples, in_channels=len(model.pixel_mean))
-    if type(rpn) is RPN and type(rpn.rpn_head) is StandardRPNHead:
-        owner, name, levels = rpn, "rpn_head", list(rpn.in_features)
-    elif type(getattr(model, "head", None)) is RetinaNetHead:
-        owner, name, levels = model, "head", list(model.head_in_features)
-    else:
-        return
-    head = OpenVinoHead(getattr(owner, name), [shapes[level] for level in levels], dtype, backbone, levels, samples)
-    setattr(owner, name, head)
 
 
 class ConvReLU(Detectron2Conv2d):

@@ -1,10 +1,8 @@
-"""Backbones and dense heads that OpenVINO computes, inside Detectron2's detectors."""
+"""Backbones that OpenVINO computes, inside Detectron2's detectors."""
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,9 +74,9 @@ class OpenVinoBackbone(Backbone):
 
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        _refuse_other_devices(x)
+        refuse_other_devices(x)
         found = self.network(x.detach().float().contiguous().numpy())
-        features = dict(zip(self._computed, map(_from_channels_last, found), strict=True))
+        features = dict(zip(self._computed, map(from_channels_last, found), strict=True))
         if self._subsampled:
             subsampled = features[self._subsampled][:, :, ::2, ::2]
             features[list(self._shapes)[-1]] = subsampled.contiguous(memory_format=torch.channels_last)
@@ -88,90 +86,17 @@ class OpenVinoBackbone(Backbone):
         return f"dtype={self.dtype}, outputs={list(self._shapes)}"
 
 
-class OpenVinoHead(nn.Module):
-    """A head over all levels of an FPN, such as an RPN's or RetinaNet's, that OpenVINO computes on the CPU.
-
-    Shapes:
-        features: (N, C, H, W) float32 of each level; out: what the head gives, lists with a tensor for each level.
-    """
-
-    def __init__(
-        self,
-        head: nn.Module,
-        levels: Sequence[ShapeSpec],
-        dtype: torch.dtype,
-        backbone: Backbone,
-        names: Sequence[str],
-        samples: Sequence[torch.Tensor] = (),
-    ) -> None:
-        """
-        Args:
-            head: in evaluation mode; it takes a list of features, and gives two lists of as many tensors. It is not
-                changed.
-            levels: of its inputs.
-            backbone: in torch; int8's ranges are taken from its features ``names`` of ``samples``, normalized images.
-
-        Raises:
-            ImportError, ValueError: see :class:`OpenVinoNetwork`.
-        """
-        super().__init__()
-        self.num_levels = len(levels)
-        sides = [max(2 * MULTIPLE // level.stride, 1) for level in levels]
-        self.network = OpenVinoNetwork(
-            _Head(head),
-            [torch.rand(2, side, side + 1, level.channels) for side, level in zip(sides, levels, strict=True)],
-            [(-1, -1, -1, level.channels) for level in levels],
-            dtype,
-            samples,
-            lambda sample: [_to_channels_last(backbone(sample)[name]) for name in names],
-        )
-
-    @torch.no_grad()
-    def forward(self, features: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        if len(features) != self.num_levels:
-            raise ValueError(f"{len(features)} feature maps, and this head takes {self.num_levels}, as it was made for")
-        for feature in features:
-            _refuse_other_devices(feature)
-        found = list(map(_from_channels_last, self.network(*map(_to_channels_last, features))))
-        return found[: len(features)], found[len(features) :]
-
-    def extra_repr(self) -> str:
-        return f"dtype={self.network.dtype}, levels={self.num_levels}"
-
-
-def _refuse_other_devices(x: torch.Tensor) -> None:
+def refuse_other_devices(x: torch.Tensor) -> None:
     if x.device.type != "cpu":
         raise ValueError(f"the images are on {x.device}, and OpenVINO's backbone computes on the CPU alone")
 
 
-def _to_channels_last(feature: torch.Tensor) -> np.ndarray:
+def to_channels_last(feature: torch.Tensor) -> np.ndarray:
     return feature.detach().float().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _from_channels_last(value: np.ndarray) -> torch.Tensor:
+def from_channels_last(value: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(value).permute(0, 3, 1, 2)
-
-
-class _StopError(Exception):
-    """What comes after a recorded input is not wanted."""
-
-
-def record_inputs(model: nn.Module, part: nn.Module, inputs: Iterable[Any]) -> list[torch.Tensor]:
-    """What ``model`` gives to ``part`` for each of ``inputs``."""
-    recorded = []
-
-    def record(_: nn.Module, args: tuple) -> None:
-        recorded.append(args[0].detach().clone())
-        raise _StopError
-
-    handle = part.register_forward_pre_hook(record)
-    try:
-        for entry in inputs:
-            with contextlib.suppress(_StopError):
-                model([entry])
-    finally:
-        handle.remove()
-    return recorded
 
 
 class _Features(nn.Module):
@@ -186,17 +111,3 @@ class _Features(nn.Module):
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         features = self.backbone(x)
         return tuple(features[name].permute(0, 2, 3, 1) for name in self.names)
-
-
-class _Head(nn.Module):
-    """``head`` on features with the channels as the last axis, as all that it gives has it."""
-
-    title = "head"
-
-    def __init__(self, head: nn.Module) -> None:
-        super().__init__()
-        self.head = head
-
-    def forward(self, *features: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        first, second = self.head([feature.permute(0, 3, 1, 2) for feature in features])
-        return tuple(value.permute(0, 2, 3, 1) for value in (*first, *second))

@@ -14,11 +14,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from detectron2.modeling.roi_heads.mask_head import MaskRCNNConvUpsampleHead
 from models import make_inputs, randomise_norms_
 from test_prepared import MASK_RCNN, differ, make_model, run_parts
 
 from resnet_det import make_resnet, prepare_for_inference
-from resnet_det.modeling.openvino_backbone import OpenVinoBackbone, OpenVinoHead
+from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
+from resnet_det.modeling.openvino_heads import OpenVinoDenseHead, OpenVinoLayers
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.openvino_core import import_openvino, keep_signal_stack
 
@@ -31,6 +33,14 @@ KINDS = [
     "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml",
     "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml",
 ]
+
+LAYERS = {  # heads of boxes that OpenVINO computes
+    MASK_RCNN: 2,
+    "COCO-Detection/faster_rcnn_R_50_DC5_1x.yaml": 1,
+    "COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml": 2,
+    "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml": 2,
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml": 4,
+}
 
 
 def make_backbone(**kwargs):
@@ -119,9 +129,11 @@ def test_every_kind_of_detector_computes_the_same(config):
     fast = prepare(model)
     assert isinstance(fast, type(model))
     head = fast.head if hasattr(fast, "head") else fast.proposal_generator.rpn_head
-    assert isinstance(head, OpenVinoHead)
+    assert isinstance(head, OpenVinoDenseHead)
     with pytest.raises(ValueError, match="0 feature maps, and this head takes "):
         head([])
+    layers = [name for name, part in fast.named_modules() if isinstance(part, OpenVinoLayers)]
+    assert len(layers) == LAYERS.get(config, 0)
     images = model.preprocess_image(inputs).tensor
     assert differ(fast.backbone(images).values(), model.backbone(images).values()) < 1e-4
     for found, expected in zip(fast(inputs), model(inputs), strict=True):
@@ -142,15 +154,60 @@ def test_int8_in_a_detector_takes_images_as_the_model_does():
     fast = prepare(model, torch.int8, inputs)
     assert fast.backbone.dtype == fast.proposal_generator.rpn_head.network.dtype == torch.int8
     assert 1e-4 < differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1
-    assert fast.roi_heads.box_head.fc1.weight.dtype == torch.float32
+    assert get_layers(fast.roi_heads.box_head).network.dtype == torch.int8
+
+
+@pytest.mark.long
+def test_a_head_without_a_box_in_calibration_stays_in_float32(caplog):
+    cfg, model = make_model()
+    model.roi_heads.box_predictor.test_score_thresh = 1.1
+    fast = prepare(model, torch.int8, make_inputs(cfg))
+    assert get_layers(fast.roi_heads.box_head).network.dtype == torch.int8
+    assert get_layers(fast.roi_heads.mask_head).network.dtype == torch.float32
+    assert "nothing is found in the calibration images, so MaskRCNNConvUpsampleHead stays in float32" in caplog.text
+
+
+def get_layers(head):
+    (layers,) = head
+    assert isinstance(layers, OpenVinoLayers)
+    return layers
 
 
 def test_a_detector_with_bfloat16_has_heads_in_bfloat16():
     cfg, model = make_model()
     fast = prepare(model, torch.bfloat16)
     assert fast.backbone.dtype == torch.bfloat16
-    assert fast.roi_heads.box_head.fc1.weight.dtype == torch.bfloat16
+    assert get_layers(fast.roi_heads.box_head).network.dtype == torch.bfloat16
     assert differ(run_parts(fast, cfg), run_parts(model, cfg)) < 0.1
+
+
+@pytest.mark.parametrize("kind", ["box", "mask"])
+@torch.no_grad()
+def test_heads_of_boxes_take_any_number_of_them(kind):
+    _, model = make_model()
+    head, fast = (getattr(one.roi_heads, f"{kind}_head") for one in (model, prepare(model)))
+    side = getattr(model.roi_heads, f"{kind}_pooler").output_size
+    for count in (0, 1, 3, 70):
+        x = torch.randn(count, 32, *side)
+        expected, found = (torch.nn.Sequential(*one.children())(x) for one in (head, fast))
+        assert found.shape == expected.shape
+        assert not count or differ([found], [expected]) < 1e-5
+
+
+class OwnHead(MaskRCNNConvUpsampleHead):
+    """One that computes something else of the same layers."""
+
+    def layers(self, x):
+        return 1 - super().layers(x)
+
+
+@torch.no_grad()
+def test_heads_of_a_users_own_are_left_in_torch():
+    cfg, model = make_model()
+    model.roi_heads.mask_head.__class__ = OwnHead
+    fast = prepare(model)
+    assert [type(layer).__name__ for layer in fast.roi_heads.mask_head][-1] == "Conv2d"
+    assert differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1e-4
 
 
 @pytest.mark.parametrize(
