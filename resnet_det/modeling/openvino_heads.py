@@ -54,6 +54,7 @@ class OpenVinoDenseHead(nn.Module):
             dtype,
             samples,
             lambda sample: [to_channels_last(backbone(sample)[name]) for name in names],
+            keeps_predictors=True,
         )
 
     @torch.no_grad()
@@ -77,13 +78,20 @@ class OpenVinoLayers(nn.Module):
     """
 
     def __init__(
-        self, layers: nn.Sequential, shape: Sequence[int], dtype: torch.dtype, samples: Sequence[torch.Tensor] = ()
+        self,
+        layers: nn.Sequential,
+        shape: Sequence[int],
+        dtype: torch.dtype,
+        samples: Sequence[torch.Tensor] = (),
+        *,
+        ends_in_predictor: bool = False,
     ) -> None:
         """
         Args:
             layers: in evaluation mode; they are not changed.
             shape: (C, H, W).
             samples: (n, C, H, W) each, pooled features from which int8's ranges are taken.
+            ends_in_predictor: the last layer puts out masks or keypoints; it is in float32 where the others are int8.
 
         Raises:
             ImportError, ValueError: see :class:`OpenVinoNetwork`.
@@ -97,6 +105,7 @@ class OpenVinoLayers(nn.Module):
             dtype,
             samples,
             to_channels_last,
+            keeps_predictors=ends_in_predictor,
         )
 
     @torch.no_grad()
@@ -122,7 +131,9 @@ def use_openvino_layers_(
     for name in ("conv_norm_relus", "fcs"):  # where such heads keep their layers besides
         if hasattr(head, name):
             setattr(head, name, [])
-    head.add_module("layers_by_openvino", OpenVinoLayers(layers, shape, dtype, samples))
+    is_predictor = type(head) is not FastRCNNConvFCHead  # after which Detectron2 has a predictor of its own
+    made = OpenVinoLayers(layers, shape, dtype, samples, ends_in_predictor=is_predictor)
+    head.add_module("layers_by_openvino", made)
 
 
 class _DenseHead(nn.Module):

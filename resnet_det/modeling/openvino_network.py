@@ -37,6 +37,8 @@ class OpenVinoNetwork:
         dtype: torch.dtype,
         samples: Sequence[Any] = (),
         transform: Callable = np.asarray,
+        *,
+        keeps_predictors: bool = False,
     ) -> None:
         """
         Args:
@@ -44,6 +46,7 @@ class OpenVinoNetwork:
             examples: inputs that it is traced with, of batches of at least 2, as a batch of 1 would be baked in.
             shapes: of its inputs, with -1 for what is free.
             samples: that int8's ranges are taken from; ``transform`` makes the inputs of each.
+            keeps_predictors: int8 leaves the last convolution before each output in float32.
 
         Raises:
             ImportError: OpenVINO, or for int8 NNCF, is not installed.
@@ -56,7 +59,8 @@ class OpenVinoNetwork:
         self.dtype = dtype
         self._network = _convert(module, examples, shapes)
         if dtype == torch.int8:
-            self._network = quantize(self._network, samples, transform)
+            kept = _find_predictors(self._network) if keeps_predictors else ()
+            self._network = quantize(self._network, samples, transform, kept)
         self._reset()
 
     def _reset(self) -> None:
@@ -106,3 +110,14 @@ def _convert(module: nn.Module, examples: Sequence[torch.Tensor], shapes: Sequen
             return openvino.convert_model(traced, input=[openvino.PartialShape(list(shape)) for shape in shapes])
     except (RuntimeError, openvino.frontend.OpConversionFailure) as error:
         raise ValueError(f"OpenVINO cannot convert the {module.title}: {error}") from error
+
+
+def _find_predictors(network: Any) -> list[str]:
+    """The last convolution before each output."""
+    found = []
+    for result in network.get_results():
+        node = result
+        while node.get_type_name() not in ("Convolution", "ConvolutionBackpropData"):
+            node = node.input_value(0).get_node()
+        found.append(node.get_friendly_name())
+    return found
