@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Evaluate detections in COCO's result format, of any detector: AP and AR, where AP is lost, confidence intervals.
+"""Evaluate detections in COCO's result format, of any detector: AP and AR, where AP is lost, confidence intervals,
+TP / (TP + FP + FN) by IoU.
 
 With --output, evaluation.json and report.html are written: one file that opens without a server or the network.
 Ends with status 2 for a wrong input.
@@ -46,6 +47,21 @@ def main() -> int:
         metavar="N",
         help="detections of an image and class that count (default: COCO's 100, and 20 of people with keypoints)",
     )
+    threshold = parser.add_mutually_exclusive_group()
+    threshold.add_argument(
+        "--score-threshold",
+        type=float,
+        metavar="S",
+        help="the lowest score of detections that are shown, for TP / (TP + FP + FN), confusion and pictures (default: "
+        "that of the best F1)",
+    )
+    threshold.add_argument(
+        "--threshold-from",
+        type=Path,
+        nargs=2,
+        metavar=("ANNOTATIONS", "RESULTS"),
+        help="choose that score on these, such as a validation set, and not on the images that are evaluated",
+    )
     parser.add_argument(
         "--sigmas",
         type=float,
@@ -67,6 +83,8 @@ def main() -> int:
             compare_with=args.compare,
             crowd_as_objects=args.crowd_as_objects,
             max_detections=args.max_detections,
+            score_threshold=args.score_threshold,
+            threshold_from=args.threshold_from,
             kpt_oks_sigmas=args.sigmas,
         )
     except InputError as error:

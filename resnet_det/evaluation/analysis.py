@@ -21,13 +21,15 @@ from resnet_det.evaluation.bootstrap import (
     summarize_draws,
 )
 from resnet_det.evaluation.coco import ClassResult, read_metrics, run_coco_evaluation, tabulate_classes
-from resnet_det.evaluation.curves import SCORES, ClassCurve, compute_curves, mean_f1
+from resnet_det.evaluation.curves import ClassCurve, compute_curves, find_threshold
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.errors import MAX_PER_IMAGE, Errors, find_errors
 from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.limits import LimitCost, find_limit_cost, resolve_limit
 from resnet_det.evaluation.matching import Matches, match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
+from resnet_det.evaluation.success import SuccessIndex, compute_success
+from resnet_det.evaluation.thresholds import ON_THESE_IMAGES, ScoreThreshold
 
 _THRESHOLDS = {"AP": slice(None), "AP50": slice(0, 1), "AP75": slice(5, 6)}
 
@@ -41,14 +43,20 @@ class Analysis:
     classes: list[ClassResult]
     precision: np.ndarray  # (101, classes): at IoU 0.5, over recall 0 to 1; NaN for classes without objects
     curves: list[ClassCurve]
-    threshold: float  # the score at which the mean F1 of the classes is highest
+    threshold: ScoreThreshold  # for what is told of the detections that are shown, from here to the confusion
+    success: SuccessIndex
+    confusion: np.ndarray  # (classes + 1, classes + 1): objects by shown detections, background last
     errors: Errors
-    confusion: np.ndarray  # (classes + 1, classes + 1): objects by detections of at least that score, background last
     calibration: dict[str, Any]
     matches: Matches
     draws: np.ndarray  # (draws, 10, classes): bootstrapped AP
     max_detections: int = 100  # of an image and class that count
     limit_cost: LimitCost | None = None  # None if no image has more objects than that
+
+    @property
+    def best_threshold(self) -> float:
+        """The score at which the mean F1 of the classes is highest on these images."""
+        return find_threshold(self.curves)
 
     @property
     def intervals(self) -> dict[str, Interval]:
@@ -92,11 +100,13 @@ def analyze(
     num_draws: int = NUM_DRAWS,
     seed: int = SEED,
     max_detections: int | None = None,
+    score_threshold: ScoreThreshold | None = None,
 ) -> list[Analysis]:
     """Evaluate runs on the same ground truth; their draws of the bootstrap are the same, so that they can be compared.
 
     Args:
         max_detections: of an image and class that count; None: COCO's limit.
+        score_threshold: the lowest score of what is shown; None: of each run the one that is best on these images.
 
     Raises:
         InputError: another number of keypoints than of sigmas.
@@ -117,7 +127,7 @@ def analyze(
     analyses = []
     for run, evaluation, found, matched, drawn in zip(runs, evaluations, overlaps, matches, draws, strict=True):
         curves = compute_curves(truth, run, matched)
-        threshold = float(SCORES[np.argmax(mean_f1(curves))])
+        threshold = score_threshold or ScoreThreshold(find_threshold(curves), ON_THESE_IMAGES)
         precision = evaluation.eval["precision"][0, :, :, 0, -1]
         analyses.append(
             Analysis(
@@ -127,8 +137,9 @@ def analyze(
                 precision=np.where(precision >= 0, precision, np.nan),
                 curves=curves,
                 threshold=threshold,
+                success=compute_success(truth, run, matched, threshold.value),
                 errors=find_errors(truth, run, found, matched, max_detections=max(limit, MAX_PER_IMAGE)),
-                confusion=_confusion(evaluation, truth, threshold),
+                confusion=_confusion(evaluation, truth, threshold.value),
                 calibration=_calibration(evaluation, run),
                 matches=matched,
                 draws=drawn,

@@ -27,6 +27,7 @@ from resnet_det.evaluation.evaluator import FastCOCOEvaluator
 from resnet_det.evaluation.instances import make_results
 from resnet_det.evaluation.limits import MAX_DETECTIONS
 from resnet_det.evaluation.panoptic import PanopticEvaluator
+from resnet_det.evaluation.success import SUCCESS_METRICS
 
 ANY_NUMBER = 1_000_000  # of detections that count
 
@@ -96,7 +97,8 @@ def list_metrics(cfg: CfgNode) -> list[str] | None:
             return None
         prefix = f"{dataset}/" if len(cfg.DATASETS.TEST) > 1 else ""
         for task in coco_tasks(cfg):
-            metrics = [*metric_names(task, find_max_detections(cfg)), *(f"AP-{name}" for name in classes)]
+            metrics = [*metric_names(task, find_max_detections(cfg)), *SUCCESS_METRICS]
+            metrics += [f"AP-{name}" for name in classes]
             names += [f"{prefix}{task}/{metric}" for metric in metrics]
     return names
 

@@ -53,9 +53,9 @@ def compare(truth: GroundTruth, runs: tuple[Detections, Detections], analyses: t
 
 
 def count_mistakes(truth: GroundTruth, detections: Detections, analysis: Analysis) -> np.ndarray:
-    """(images,): false positives and misses at IoU 0.5 among the detections of at least the best score."""
+    """(images,): false positives and misses at IoU 0.5 among the detections that are shown."""
     matches = analysis.matches
-    shown = matches.counted & (detections.score >= analysis.threshold) & ~matches.ignored[0]
+    shown = matches.counted & (detections.score >= analysis.threshold.value) & ~matches.ignored[0]
     wrong = shown & (matches.annotation[0] < 0)
     missed = ~matches.ignored_annotation
     missed[matches.annotation[0, shown & (matches.annotation[0] >= 0)]] = False

@@ -46,6 +46,11 @@ def mean_f1(curves: list[ClassCurve]) -> np.ndarray:
     return np.mean(known, axis=0) if known else np.zeros(len(SCORES))
 
 
+def find_threshold(curves: list[ClassCurve]) -> float:
+    """The score, of ``SCORES``, at which the mean F1 of the classes is highest; 0 if nothing was found."""
+    return float(SCORES[np.argmax(mean_f1(curves))])
+
+
 def _curve(score: np.ndarray, correct: np.ndarray, num_objects: int) -> ClassCurve:
     """Of one class, from detections with falling scores."""
     if num_objects == 0:

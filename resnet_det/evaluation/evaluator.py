@@ -20,10 +20,14 @@ from detectron2.utils import comm
 from resnet_det.data.coco import CocoData, judge_content, read_coco
 from resnet_det.data.loading.coco_json import reading_rules
 from resnet_det.evaluation.coco import metric_names, read_metrics, run_coco_evaluation, tabulate_classes
-from resnet_det.evaluation.detections import make_detections
-from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.curves import compute_curves, find_threshold
+from resnet_det.evaluation.detections import Detections, make_detections
+from resnet_det.evaluation.ground_truth import GroundTruth, make_ground_truth
 from resnet_det.evaluation.instances import make_results
 from resnet_det.evaluation.limits import find_limit_cost, resolve_limit
+from resnet_det.evaluation.matching import match_detections
+from resnet_det.evaluation.overlaps import compute_overlaps
+from resnet_det.evaluation.success import SUCCESS_METRICS, compute_success
 from resnet_det.evaluation.text import format_classes, format_metrics
 
 logger = logging.getLogger(__name__)
@@ -32,8 +36,9 @@ logger = logging.getLogger(__name__)
 class FastCOCOEvaluator(DatasetEvaluator):
     """AP and AR of boxes, masks and keypoints, with the files and result keys of Detectron2's COCOEvaluator.
 
-    Beside those keys: COCO's average recalls (``AR1`` ... ``ARl``), and ``AP-<class>`` for data sets with one class,
-    too. Images that did not go through the model (RESNET_DET.TEST.MAX_IMAGES) are not counted as missed.
+    Beside those keys: COCO's average recalls (``AR1`` ... ``ARl``), ``AP-<class>`` for data sets with one class, too,
+    and ``SUCCESS_METRICS``. Images that did not go through the model (RESNET_DET.TEST.MAX_IMAGES) are not counted as
+    missed.
     """
 
     def __init__(
@@ -115,7 +120,9 @@ class FastCOCOEvaluator(DatasetEvaluator):
                 logger.warning("The model found nothing in %s: %s AP is 0", self.dataset_name, task)
             if not truth.has(task):
                 logger.warning("No object of %s has anything for %s: its AP is NaN", self.dataset_name, task)
-                evaluated[task] = dict.fromkeys(metric_names(task, self.max_detections), float("nan"))
+                evaluated[task] = dict.fromkeys(
+                    (*metric_names(task, self.max_detections), *SUCCESS_METRICS), float("nan")
+                )
                 continue
             limit = resolve_limit(task, self.max_detections)
             evaluation = run_coco_evaluation(
@@ -124,12 +131,20 @@ class FastCOCOEvaluator(DatasetEvaluator):
             cost = find_limit_cost(truth.for_task(task), limit)
             if cost:
                 logger.warning("%s, %s: %s", self.dataset_name, task, cost)
-            metrics = read_metrics(evaluation)
+            metrics = read_metrics(evaluation) | self._compute_success(truth, detections, task, limit)
             classes = tabulate_classes(evaluation, truth, detections)
             logger.info("Evaluation results for %s:\n%s", task, format_metrics(metrics))
             logger.info("Per-category %s AP:\n%s", task, format_classes(classes))
             evaluated[task] = metrics | {f"AP-{result.name}": result.ap for result in classes}
         return evaluated
+
+    def _compute_success(self, truth: GroundTruth, detections: Detections, task: str, limit: int) -> dict[str, float]:
+        """TP / (TP + FP + FN) at the score of the best mean F1 on these images."""
+        truth = truth.for_task(task)
+        overlaps = compute_overlaps(truth, detections, task, kpt_oks_sigmas=self.kpt_oks_sigmas)
+        matches = match_detections(truth, detections, overlaps, task, max_detections=limit)
+        threshold = find_threshold(compute_curves(truth, detections, matches))
+        return compute_success(truth, detections, matches, threshold).metrics
 
 
 def find_tasks(results: Sequence[dict[str, Any]]) -> list[str]:

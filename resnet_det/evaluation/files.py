@@ -13,17 +13,20 @@ from pathlib import Path
 
 from resnet_det import __version__
 from resnet_det.data.coco import read_coco
+from resnet_det.data.coco.file import find_annotation_file
 from resnet_det.errors import InputError
 from resnet_det.evaluation.analysis import Analysis, analyze
 from resnet_det.evaluation.bootstrap import NUM_DRAWS
 from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.comparison import Comparison, compare
+from resnet_det.evaluation.curves import find_threshold
 from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
 from resnet_det.evaluation.prediction_folder import list_result_files
 from resnet_det.evaluation.report import render_report, write_numbers
 from resnet_det.evaluation.results_check import find_iou_types, read_results
+from resnet_det.evaluation.thresholds import ScoreThreshold, find_curves
 from resnet_det.outputs import OutputFolder
 from resnet_det.visualization.gallery import Picture
 
@@ -49,6 +52,8 @@ def evaluate_files(
     crowd_as_objects: bool = False,
     classes: Sequence[str] = (),
     max_detections: int | None = None,
+    score_threshold: float | None = None,
+    threshold_from: tuple[Path, Path] | None = None,
     overwrite: bool = False,
 ) -> tuple[list[Analysis], list[Comparison]]:
     """Evaluate detections in COCO's result format.
@@ -62,6 +67,9 @@ def evaluate_files(
         crowd_as_objects: crowd regions are ordinary objects.
         classes: names of those that the detector knows, in its order; empty: all of the file.
         max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
+        score_threshold: the lowest score of detections that are shown, for what is told of these; None: the one at
+            which F1 is best.
+        threshold_from: the annotation file and the results by which it is chosen; None: the same as are evaluated.
         overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
     Returns:
@@ -80,10 +88,22 @@ def evaluate_files(
     if compare_with is not None:
         paths.append(compare_with)
         runs.append(read_detections(compare_with, truth, iou_types))
+    matching = {"kpt_oks_sigmas": kpt_oks_sigmas, "max_detections": max_detections}
+    thresholds: Mapping[str, ScoreThreshold] = {}
+    if score_threshold is not None:
+        thresholds = dict.fromkeys(iou_types, ScoreThreshold(score_threshold, "given"))
+    elif threshold_from is not None:
+        check_other_images(annotations, threshold_from[0])
+        other = read_truth(threshold_from[0], None, crowd_as_objects=crowd_as_objects, classes=classes)
+        found = read_detections(threshold_from[1], other, iou_types)
+        thresholds = {
+            iou_type: ScoreThreshold(
+                find_threshold(find_curves(other, found, iou_type, **matching)), f"best on {threshold_from[0]}"
+            )
+            for iou_type in iou_types
+        }
     by_type = [
-        analyze(
-            truth, runs, iou_type, kpt_oks_sigmas=kpt_oks_sigmas, num_draws=num_draws, max_detections=max_detections
-        )
+        analyze(truth, runs, iou_type, num_draws=num_draws, score_threshold=thresholds.get(iou_type), **matching)
         for iou_type in iou_types
     ]
     analyses = [of_runs[0] for of_runs in by_type]
@@ -145,6 +165,18 @@ def read_detections(results: Path, truth: GroundTruth, iou_types: Sequence[str] 
     return detections
 
 
+def check_other_images(annotations: Path, threshold_from: Path) -> None:
+    """
+    Raises:
+        InputError: the threshold would be chosen on the very images that are judged by it.
+    """
+    if hash_file(find_annotation_file(annotations)) == hash_file(find_annotation_file(threshold_from)):
+        raise InputError(
+            f"--threshold-from {threshold_from}: the same annotations as {annotations}, whose images are to be judged; "
+            "name those of other images, such as a validation set"
+        )
+
+
 def _check_annotations(truth: GroundTruth, iou_types: Sequence[str], path: Path) -> None:
     for iou_type in iou_types:
         if not truth.has(iou_type):
@@ -192,6 +224,7 @@ def _describe_rules(
     for analysis in analyses:
         cost = f"; {analysis.limit_cost}" if analysis.limit_cost else ""
         facts[f"limit, {analysis.iou_type}"] = f"{analysis.max_detections} detections of an image and class{cost}"
+        facts[f"score threshold, {analysis.iou_type}"] = str(analysis.threshold)
     if any(analysis.iou_type == "keypoints" for analysis in analyses):
         facts["sigmas"] = ", ".join(f"{sigma:g}" for sigma in resolve_sigmas(truth, kpt_oks_sigmas))
     return facts

@@ -28,11 +28,11 @@ class PictureMaker:
         self.truth, self.detections, self.analysis, self.folder = truth, detections, analysis, folder
         known = truth.keypoints
         self._skeleton = make_skeleton(known.names, colour_limbs(known)) if known else NO_SKELETON
-        self._verdicts = judge(truth, detections, analysis.matches, analysis.errors, analysis.threshold)
+        self._verdicts = judge(truth, detections, analysis.matches, analysis.errors, analysis.threshold.value)
         self._encoded: dict[int, tuple[str, int, int, float] | None] = {}
 
     def make(self, place: int, key: str, caption: str) -> Picture | None:
-        """The picture of an image with the objects and the detections of at least the run's best score; None if it
+        """The picture of an image with the objects and the detections that are shown; None if it
         cannot be read."""
         if place not in self._encoded:
             self._encoded[place] = encode_image(self.folder / str(self.truth.images[place].get("file_name", "")))
@@ -49,7 +49,7 @@ class PictureMaker:
     def _shown(self, place: int) -> np.ndarray:
         detections, matches = self.detections, self.analysis.matches
         rows = np.flatnonzero(
-            (detections.image == place) & matches.counted & (detections.score >= self.analysis.threshold)
+            (detections.image == place) & matches.counted & (detections.score >= self.analysis.threshold.value)
         )
         return rows[np.argsort(-detections.score[rows], kind="stable")][:MAX_SHAPES]
 
@@ -97,7 +97,7 @@ def rank_images(truth: GroundTruth, detections: Detections, analysis: Analysis) 
     False detections count by their scores, from the run's best score on; misses by their number.
     """
     errors, count = analysis.errors, len(truth.images)
-    loud = detections.score >= analysis.threshold
+    loud = detections.score >= analysis.threshold.value
     ranked = {}
     for place, name in enumerate(ERROR_TYPES):
         if name == "Miss":

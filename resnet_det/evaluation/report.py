@@ -17,7 +17,7 @@ from resnet_det.evaluation.comparison import Comparison
 from resnet_det.evaluation.curves import SCORES, mean_f1
 from resnet_det.evaluation.errors import ERROR_TYPES
 from resnet_det.evaluation.pictures import collect_images
-from resnet_det.evaluation.text import describe_limit, describe_verdict
+from resnet_det.evaluation.text import SUCCESS_COLUMNS, describe_limit, describe_verdict, tabulate_success
 from resnet_det.visualization import charts
 from resnet_det.visualization.gallery import KINDS, Picture
 from resnet_det.visualization.page import format_number, render_page
@@ -64,6 +64,7 @@ def render_report(
         kinds=KINDS,
         error_types=ERROR_TYPES,
         task_names=TASK_NAMES,
+        success_columns=SUCCESS_COLUMNS,
         bootstrap={"draws": NUM_DRAWS, "seed": SEED, "confidence": round(100 * CONFIDENCE)},
     )
 
@@ -78,7 +79,9 @@ def summarize_analysis(analysis: Analysis) -> dict[str, Any]:
         "metrics": analysis.metrics,
         "max_detections": analysis.max_detections,
         "intervals": {name: asdict(interval) for name, interval in analysis.intervals.items()},
-        "threshold": analysis.threshold,
+        "threshold": analysis.threshold.value,
+        "threshold_source": analysis.threshold.source,
+        "success": analysis.success.summarize(),
         "errors": {"cost": analysis.errors.cost, "count": analysis.errors.counts, "ap50": analysis.errors.base_ap},
         "calibration": analysis.calibration,
         "confusion": analysis.confusion.tolist(),
@@ -107,6 +110,7 @@ def _section(analysis: Analysis) -> dict[str, Any]:
         "limit": describe_limit(analysis),
         "analysis": analysis,
         "charts": _charts(analysis, names),
+        "success": tabulate_success(analysis),
         "rows": list(zip(analysis.classes, analysis.curves, analysis.class_intervals, strict=True)),
         "confusions": _top_confusions(analysis.confusion, names),
         "labels": {

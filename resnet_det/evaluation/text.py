@@ -11,6 +11,9 @@ from resnet_det.evaluation.bootstrap import Interval
 from resnet_det.evaluation.coco import ClassResult
 from resnet_det.evaluation.comparison import Comparison
 from resnet_det.evaluation.errors import ERROR_TYPES
+from resnet_det.evaluation.matching import IOU_THRESHOLDS
+
+SUCCESS_COLUMNS = (*(f"{threshold:.2f}" for threshold in IOU_THRESHOLDS), "mean")
 
 
 def format_metrics(metrics: Mapping[str, float]) -> str:
@@ -55,9 +58,21 @@ def format_analysis(analysis: Analysis) -> str:
             format_metrics(analysis.metrics),
             tabulate(rows, headers, floatfmt=formats, missingval="-"),
             tabulate(costs, ("error", "AP50 lost", "number", "what it is"), floatfmt=".1f"),
+            f"TP / (TP + FP + FN) by IoU, of detections with a score of at least {analysis.threshold}",
+            tabulate(tabulate_success(analysis), ("over", *SUCCESS_COLUMNS), floatfmt=".1f", missingval="-"),
             *describe_limit(analysis),
         ]
     )
+
+
+def tabulate_success(analysis: Analysis) -> list[list[str | float | None]]:
+    """TP / (TP + FP + FN) in percent by ``SUCCESS_COLUMNS``: of all objects together, and the mean over images."""
+    success = analysis.success
+    rows = {"all objects": success.pooled, f"mean of {success.images} images": success.image_mean}
+    return [
+        [name, *(None if value != value else value for value in [*values.tolist(), float(values.mean())])]
+        for name, values in rows.items()
+    ]
 
 
 def describe_limit(analysis: Analysis) -> list[str]:

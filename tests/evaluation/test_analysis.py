@@ -142,8 +142,8 @@ def test_the_confusion_matrix_counts_every_object_and_detection_once():
     content, results = make(8, "bbox")
     truth = make_ground_truth(judge_content(content))
     analysis = analyze(truth, [make_detections(results, truth)], "bbox", num_draws=2)[0]
-    assert 0.1 < analysis.threshold < 0.9
-    shown = [row for row in results if row["score"] >= analysis.threshold]
+    assert 0.1 < analysis.threshold.value < 0.9
+    shown = [row for row in results if row["score"] >= analysis.threshold.value]
     objects = np.bincount(truth.category[~truth.crowd], minlength=5)
     assert analysis.confusion.shape == (6, 6)
     assert (analysis.confusion.sum(axis=1)[:5] == objects).all()

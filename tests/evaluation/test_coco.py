@@ -24,6 +24,7 @@ from resnet_det.evaluation.coco import METRICS, read_metrics, run_coco_evaluatio
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.files import describe_software
 from resnet_det.evaluation.ground_truth import make_ground_truth
+from resnet_det.evaluation.success import SUCCESS_METRICS
 
 
 def evaluate(content, results, iou_type, **options):
@@ -160,7 +161,7 @@ def test_the_evaluator_gives_detectron2s_results_and_more(evaluate_both):
     theirs, ours = evaluate_both(*random_results(6, num_images=25), "eval_both")
     assert len(theirs) > 10
     assert {key: ours[key] for key in theirs} == pytest.approx(theirs, abs=1e-7)
-    assert set(ours) - set(theirs) == {"AR1", "AR10", "AR100", "ARs", "ARm", "ARl"}
+    assert set(ours) - set(theirs) == {"AR1", "AR10", "AR100", "ARs", "ARm", "ARl", *SUCCESS_METRICS}
 
 
 def test_a_model_that_finds_nothing_gets_0(evaluate_both):
@@ -205,7 +206,7 @@ def test_metrics_are_known_before_for_coco_sets_alone(default_cfg, evaluator_typ
     default_cfg.DATASETS.TEST = ("metrics_val",)
     names = list_metrics(default_cfg)
     MetadataCatalog.remove("metrics_val")
-    assert (names is not None and {"bbox/AP", "bbox/AP-a"} <= set(names)) == is_known
+    assert (names is not None and {"bbox/AP", "bbox/AP-a", "bbox/CSI50"} <= set(names)) == is_known
 
 
 def test_without_git_nothing_is_said_of_a_commit(monkeypatch, tmp_path):

@@ -1,0 +1,40 @@
+"""From which score on detections count, and where that was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resnet_det.evaluation.curves import ClassCurve, compute_curves
+from resnet_det.evaluation.detections import Detections
+from resnet_det.evaluation.ground_truth import GroundTruth
+from resnet_det.evaluation.matching import match_detections
+from resnet_det.evaluation.overlaps import compute_overlaps
+
+ON_THESE_IMAGES = "best on these images, which makes what is told of them too good"
+
+
+@dataclass(frozen=True)
+class ScoreThreshold:
+    """The lowest score that counts, and in words where it comes from."""
+
+    value: float
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f} ({self.source})"
+
+
+def find_curves(
+    truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    *,
+    kpt_oks_sigmas: Sequence[float] = (),
+    max_detections: int | None = None,
+) -> list[ClassCurve]:
+    """F1 of each class over the score; arguments as of :func:`~resnet_det.evaluation.analysis.analyze`."""
+    truth = truth.for_task(iou_type)
+    overlaps = compute_overlaps(truth, detections, iou_type, kpt_oks_sigmas=kpt_oks_sigmas)
+    matches = match_detections(truth, detections, overlaps, iou_type, max_detections=max_detections)
+    return compute_curves(truth, detections, matches)
