@@ -86,7 +86,7 @@ def read_predictions(folder: Path) -> list[dict[str, Any]]:
                     entry = {key: value for key, value in found.items() if value is not None and key != "category"}
                     results.append({"image_id": row["file_name"], **entry})
     if num_bad:
-        logger.warning("%s: %d images could not be read, and count as images with nothing found", folder, num_bad)
+        logger.warning("%s: %d images could not be read, and have no detections", folder, num_bad)
     return results
 
 

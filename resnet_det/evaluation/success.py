@@ -1,9 +1,8 @@
 """TP / (TP + FP + FN), the critical success index; papers on cells and nuclei call it accuracy or AP.
 
 Unlike COCO's AP, it is about the detections that are shown, those of at least one score. Sources: Schmidt et al., Cell
-Detection with Star-convex Polygons, arXiv 1806.03535, section 3 and table 1 (pooled over all images, which the paper
-calls average precision); Data Science Bowl 2018, whose score is the mean over images and IoU thresholds of 0.5 to 0.95
-(Caicedo et al., Nature Methods 16, 2019).
+Detection with Star-convex Polygons, arXiv 1806.03535, table 1 (there called average precision); Data Science Bowl 2018,
+whose score is the mean over images and over IoU thresholds of 0.5 to 0.95 (Caicedo et al., Nature Methods 16, 2019).
 """
 
 from __future__ import annotations

@@ -154,6 +154,48 @@ def draw_reliability(name: str, confidence: Sequence[float], accuracy: Sequence[
     return chart
 
 
+def draw_identity(name: str, true: np.ndarray, measured: np.ndarray, labels: tuple[str, str]) -> Chart:
+    """Measured over true numbers, with the line on which they are the same; the area of a point tells how many
+    pairs lie there."""
+    chart = Chart(name)
+    with chart.draw() as axes:
+        _draw_pairs(axes, true, measured)
+        end = float(max(true.max(), measured.max(), 1)) * 1.05
+        axes.plot([0, end], [0, end], color=_THIN, linestyle="--", linewidth=1)
+        axes.set(xlim=(-0.03 * end, end), ylim=(-0.03 * end, end), xlabel=labels[0], ylabel=labels[1])
+    return chart
+
+
+def draw_bland_altman(
+    name: str, true: np.ndarray, measured: np.ndarray, limits: tuple[float, float, float], label: str
+) -> Chart:
+    """Measured minus true numbers over the mean of both (Bland and Altman, Lancet 1986).
+
+    Args:
+        limits: the bias, and the lower and upper limit of agreement.
+    """
+    chart = Chart(name)
+    with chart.draw() as axes:
+        _draw_pairs(axes, (true + measured) / 2, measured - true)
+        axes.axhline(0, color=_THIN, linewidth=1)
+        for value, dashes in zip(limits, ("-", "--", "--"), strict=True):
+            if np.isfinite(value):
+                axes.axhline(value, color=OKABE_ITO["vermilion"], linestyle=dashes, linewidth=1.4)
+                place = (1.0, value)
+                axes.annotate(
+                    f"{value:+,.0f}" if abs(value) >= 100 else f"{value:+.2f}",
+                    place,
+                    (-2, 2),
+                    axes.get_yaxis_transform(),
+                    "offset points",
+                    ha="right",
+                    va="bottom",
+                )
+        axes.set(xlabel=f"mean of both, {label}", ylabel="predicted minus true")
+        axes.margins(x=0.1, y=0.15)
+    return chart
+
+
 def draw_front(
     name: str,
     names: Sequence[str],
@@ -244,6 +286,12 @@ def draw_bands(
             axes.set_yscale("log")
         _add_legend(axes, columns)
     return chart
+
+
+def _draw_pairs(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    points, counts = np.unique(np.stack([x, y], 1), axis=0, return_counts=True)
+    area = np.minimum(16 * counts, 250)
+    axes.scatter(*points.T, s=area, color=OKABE_ITO["blue"], alpha=0.6, linewidths=0)
 
 
 def _style(number: int) -> tuple[str, str]:
