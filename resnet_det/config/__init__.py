@@ -4,7 +4,7 @@ from resnet_det.config.check import FPN_BACKBONE, PLAIN_BACKBONE, RETINANET_BACK
 from resnet_det.config.classification import check_classification_cfg, set_classification_defaults_
 from resnet_det.config.densenet import DENSENET_FPN_BACKBONE, read_densenet_spec, read_spec
 from resnet_det.config.keys import add_resnet_det_config
-from resnet_det.config.merge import merge_cfg
+from resnet_det.config.merge import flatten_cfg, merge_cfg
 from resnet_det.config.resnet import read_resnet_spec
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "backbone_outputs",
     "check_cfg",
     "check_classification_cfg",
+    "flatten_cfg",
     "merge_cfg",
     "read_densenet_spec",
     "read_resnet_spec",

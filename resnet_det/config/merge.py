@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode, get_cfg
@@ -31,6 +32,15 @@ def merge_cfg(config_file: str, opts: list[str], *, prepare: Callable[[CfgNode],
         merge_file(cfg, config_file)
     merge_opts(cfg, opts)
     return cfg
+
+
+def flatten_cfg(cfg: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """All keys of a config, such as MODEL.DEVICE, and their values."""
+    for key, value in cfg.items():
+        if isinstance(value, CfgNode):
+            yield from flatten_cfg(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def merge_file(cfg: CfgNode, path: str) -> None:

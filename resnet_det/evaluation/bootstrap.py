@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import stdtrit
 
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
@@ -169,17 +170,8 @@ def explain_no_interval(class_names: Sequence[str], images: Sequence[int]) -> st
 
 
 def student_t(freedom: np.ndarray) -> np.ndarray:
-    """Student's t quantile for ``CONFIDENCE``, to 0.01 from 4 degrees of freedom on.
-
-    Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5.
-    """
-    z = _Z
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / freedom**power for power, term in enumerate(terms, start=1))
+    """Student's t quantile for ``CONFIDENCE`` by the degrees of freedom."""
+    return stdtrit(freedom, (1 + CONFIDENCE) / 2)
 
 
 def summarize_draws(value: float, draws: np.ndarray) -> Interval:

@@ -24,7 +24,7 @@ from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
 from resnet_det.evaluation.prediction_folder import list_result_files
-from resnet_det.evaluation.report import render_report, write_numbers
+from resnet_det.evaluation.report import Lead, render_report, write_numbers
 from resnet_det.evaluation.results_check import find_iou_types, read_results
 from resnet_det.evaluation.thresholds import ScoreThreshold, find_curves
 from resnet_det.outputs import OutputFolder
@@ -54,6 +54,7 @@ def evaluate_files(
     max_detections: int | None = None,
     score_threshold: float | None = None,
     threshold_from: tuple[Path, Path] | None = None,
+    lead: Lead | None = None,
     overwrite: bool = False,
 ) -> tuple[list[Analysis], list[Comparison]]:
     """Evaluate detections in COCO's result format.
@@ -70,6 +71,7 @@ def evaluate_files(
         score_threshold: the lowest score of detections that are shown, for what is told of these; None: the one at
             which F1 is best.
         threshold_from: the annotation file and the results by which it is chosen; None: the same as are evaluated.
+        lead: what the report begins with.
         overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
     Returns:
@@ -117,12 +119,13 @@ def evaluate_files(
         write_numbers(analyses, known, output / "evaluation.json")
         gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
         page = render_report(
-            f"Evaluation on {annotations.stem}",
+            f"{lead.title}: {annotations.stem}" if lead else f"Evaluation on {annotations.stem}",
             analyses,
             facts=known,
             gallery=gallery,
             comparisons=comparisons,
             differences=differences,
+            lead=lead,
             config=config,
         )
         (output / "report.html").write_text(page, encoding="utf-8")

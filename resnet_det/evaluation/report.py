@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,20 @@ MAX_CONFUSIONS = 30
 TASK_NAMES = {"bbox": "Boxes", "segm": "Masks", "keypoints": "Keypoints"}
 
 
+@dataclass(frozen=True)
+class Lead:
+    """What a page begins with: sentences and a table.
+
+    Attributes:
+        rows: the name of a row and its numbers; None or NaN where there is none.
+    """
+
+    title: str
+    sentences: Sequence[str]
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
 def render_report(
     title: str,
     analyses: Sequence[Analysis],
@@ -35,6 +49,7 @@ def render_report(
     gallery: Mapping[str, Sequence[Picture]],
     comparisons: Sequence[Comparison] = (),
     differences: Sequence[Picture] = (),
+    lead: Lead | None = None,
     config: str = "",
 ) -> str:
     """The page as HTML.
@@ -44,6 +59,7 @@ def render_report(
         gallery: pictures for each type of error; empty without images.
         comparisons: with another run, one for each of ``analyses``.
         differences: pictures of the images in which the two runs differ most.
+        lead: what stands before all else.
         config: the text of the run's config.
     """
     pictures = [picture for group in gallery.values() for picture in group] + list(differences)
@@ -59,6 +75,7 @@ def render_report(
         verdicts=[describe_verdict(comparison) for comparison in comparisons],
         gallery=gallery,
         differences=differences,
+        lead=lead,
         images={uri: f"image-{number}" for number, uri in enumerate(images)},
         sizes=images,
         kinds=KINDS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from operator import getitem
@@ -17,7 +17,7 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from resnet_det.analysis import calibrate_norms_
-from resnet_det.config import backbone_outputs, check_cfg, merge_cfg, read_spec
+from resnet_det.config import backbone_outputs, check_cfg, flatten_cfg, merge_cfg, read_spec
 from resnet_det.data import build_mapper, prepare_dataset, register_cfg_datasets
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.loaders import load_test_dicts
@@ -163,7 +163,7 @@ def find_differences(candidates: Sequence[Candidate]) -> dict[str, list[str]]:
 
     What belongs to the ResNet itself is not among them.
     """
-    flat = [dict(_flatten(candidate.cfg)) for candidate in candidates]
+    flat = [{key: str(value) for key, value in flatten_cfg(candidate.cfg)} for candidate in candidates]
     keys = dict.fromkeys(key for one in flat for key in one)
     values = {key: [one.get(key, "") for one in flat] for key in keys if not key.startswith(_FREE_KEYS)}
     return {key: of_all for key, of_all in values.items() if len(set(of_all)) > 1}
@@ -296,14 +296,6 @@ def _find_test_sets(folder: Path, cfg: CfgNode) -> dict[str, tuple[str, str, str
     if not sets:
         raise InputError(f"{folder}: DATASETS.TEST {tuple(cfg.DATASETS.TEST)} has no known data set in COCO format")
     return sets
-
-
-def _flatten(node: CfgNode, prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in node.items():
-        if isinstance(value, CfgNode):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", str(value)
 
 
 def _check_number(given: Sequence[Any], what: str, wanted: str) -> None:

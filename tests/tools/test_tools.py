@@ -65,6 +65,16 @@ def test_no_tool_begins_with_warnings_of_others(run_tool):
             ["--annotations", "no.json", "--results", "r.json"],
             "evaluate: no.json: no such annotation file",
         ),
+        (
+            "count_objects.py",
+            ["--annotations", "no.json", "--results", "r.json", "--output", "output/no"],
+            "count_objects: no.json: no such annotation file",
+        ),
+        (
+            "cross_validate.py",
+            ["--config-file", "no.yaml", "--data", "no.json", "--images", ".", "--output", "output/no"],
+            "cross_validate: --config-file no.yaml: no such file",
+        ),
         ("compare_depths.py", ["no", "no2", "--output", "output/no"], "compare_depths: 2 of 2 cannot be compared:"),
         ("compare_depths.py", ["--output", "output/no"], "compare_depths: give folders of runs, or --config-file"),
         ("compare_depths.py", ["a", "b", "--depths", "18", "--output", "output/no"], "--depths is for --config-file"),
