@@ -7,8 +7,8 @@ from pathlib import Path
 
 EPILOG = """
 Examples:
-  %(prog)s --config-file configs/BCCD/faster_rcnn_R_50_FPN.yaml --data all.json --images images/ --output output/folds
-  %(prog)s --config-file C.yaml --data all.json --images images/ --group-by '^(patient\\d+)_' --output output/folds
+  %(prog)s --config-file configs/BCCD/faster_rcnn_R_18_FPN_700.yaml --data all.json --images im/ --output output/folds
+  %(prog)s --config-file C.yaml --data all.json --images im/ --group-by '^(patient\\d+)_' --output output/folds
 
 The same command goes on with what was broken off.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ import numpy as np
 from resnet_det.data.coco import read_coco, read_coco_json
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 MAX_NAMED = 3  # examples named in a message
 
@@ -39,11 +42,15 @@ class Split:
         content: of the annotation file, as it is.
         groups: of each image of ``content``.
         fold: of each image, from 0.
+        image_of: of each annotation the place of its image; -1 where it cannot be used.
+        rare_classes: those with objects in a single group: no fold can both learn and test them.
     """
 
     content: dict[str, Any]
     groups: list[str]
     fold: list[int]
+    image_of: list[int]
+    rare_classes: list[str]
 
 
 def split_images(
@@ -67,6 +74,8 @@ def split_images(
     problems = [] if data.has_annotations else ["it has no annotations, so that nothing can be learned"]
     problems += check_images(data, images) if not data.problems() else []
     data.raise_problems(str(annotations), trains=True, more=problems)
+    for line in data.describe_warnings():
+        logger.warning("%s: %s", annotations, line)
     content = read_coco_json(annotations)
     _check_listed_once(annotations, content["images"])
     groups = _find_groups(annotations, content["images"], group_by)
@@ -78,7 +87,12 @@ def split_images(
             + ", and each fold needs one at least"
         )
     fold_of = assign_groups(sizes, num_folds, seed)
-    return Split(content, groups, [fold_of[group] for group in groups])
+    image_of = np.full(len(content["annotations"]), -1)
+    image_of[data.index] = places = data.image_index[data.image]
+    seen = {(category, groups[place]) for category, place in zip(data.category.tolist(), places, strict=True)}
+    counts = Counter(category for category, _ in seen)
+    rare = [name for category, name in enumerate(data.class_names) if counts[category] == 1]
+    return Split(content, groups, [fold_of[group] for group in groups], image_of.tolist(), rare)
 
 
 def assign_groups(sizes: dict[str, int], num_folds: int, seed: int) -> dict[str, int]:
@@ -94,8 +108,8 @@ def assign_groups(sizes: dict[str, int], num_folds: int, seed: int) -> dict[str,
 
 
 def write_folds(split: Split, folder: Path) -> list[Fold]:
-    """Write ``fold-N_train.json`` and ``fold-N_test.json`` to ``folder``: COCO files with everything that the
-    annotation file has of their images. The ids stay."""
+    """Write ``fold-N_train.json`` and ``fold-N_test.json`` to ``folder``: COCO files with what the annotation file has
+    of their images, but for annotations that cannot be used. The ids stay."""
     folder.mkdir(parents=True, exist_ok=True)
     folds = []
     for number in range(1, max(split.fold) + 2):
@@ -104,8 +118,11 @@ def write_folds(split: Split, folder: Path) -> list[Fold]:
         parts = {"train": [not tested for tested in is_test], "test": is_test}
         for part, chosen in parts.items():
             kept = [image for image, is_chosen in zip(split.content["images"], chosen, strict=True) if is_chosen]
-            ids = {image["id"] for image in kept}
-            annotations = [one for one in split.content["annotations"] if one.get("image_id") in ids]
+            annotations = [
+                one
+                for one, place in zip(split.content["annotations"], split.image_of, strict=True)
+                if place >= 0 and chosen[place]
+            ]
             temporary = paths[part].with_suffix(".tmp")
             content = {**split.content, "images": kept, "annotations": annotations}
             temporary.write_text(json.dumps(content), encoding="utf-8")
@@ -115,16 +132,6 @@ def write_folds(split: Split, folder: Path) -> list[Fold]:
             Fold(number, paths["train"], paths["test"], is_test.count(False), is_test.count(True), len(groups))
         )
     return folds
-
-
-def find_rare_classes(split: Split) -> list[str]:
-    """Classes with objects in a single group: no fold can both learn and test them."""
-    group_of = {image["id"]: group for image, group in zip(split.content["images"], split.groups, strict=True)}
-    seen: dict[Any, set[str]] = {}
-    for one in split.content["annotations"]:
-        if one.get("image_id") in group_of:
-            seen.setdefault(one.get("category_id"), set()).add(group_of[one["image_id"]])
-    return [str(one["name"]) for one in split.content["categories"] if len(seen.get(one["id"], ())) == 1]
 
 
 def _check_listed_once(annotations: Path, images: Sequence[dict[str, Any]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from detectron2.config import CfgNode
 
 from resnet_det.config import flatten_cfg, merge_cfg
-from resnet_det.cross_validation.folds import find_rare_classes, split_images, write_folds
+from resnet_det.cross_validation.folds import split_images, write_folds
 from resnet_det.cross_validation.report import describe, make_lead, summarize
 from resnet_det.cross_validation.summary import FoldMean, average_folds
 from resnet_det.cross_validation.training import FoldResult, read_fold, train_fold
@@ -74,9 +74,11 @@ def cross_validate(
     split = split_images(annotations, images, folds, seed=seed, group_by=group_by, **rules)
     asked = {"annotations": hash_file(annotations), "folds": folds, "seed": seed, "group_by": group_by}
     _keep_plan(output, {**asked, "config": _describe_cfg(cfg)})
-    rare = find_rare_classes(split)
-    if rare:
-        logger.warning("All objects of %s are in one group: no fold both learns and tests that", ", ".join(rare))
+    if split.rare_classes:
+        logger.warning(
+            "All objects of %s are in one image or group: no fold both learns and tests that",
+            ", ".join(split.rare_classes),
+        )
     made = write_folds(split, output / "folds")
     for fold in made:
         train_fold(fold, output / f"fold-{fold.number}", images, config_file, opts, num_gpus)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from resnet_det.cross_validation.folds import assign_groups, find_rare_classes, split_images, write_folds
+from resnet_det.cross_validation.folds import assign_groups, split_images, write_folds
 from resnet_det.cross_validation.summary import average_folds
 from resnet_det.errors import InputError
 
@@ -68,6 +68,19 @@ def test_each_image_is_tested_once_and_no_group_is_in_both_parts(files, tmp_path
     assert split_images(*files, 3, seed=7, group_by=group_by).fold == split.fold
 
 
+def test_annotations_are_those_that_the_reader_uses(files, tmp_path, caplog):
+    def edit(content):
+        content["annotations"][0]["image_id"] = "100"  # read all the same
+        content["annotations"][1]["bbox"] = [1, 1, -4, 4]
+
+    change(files[0], edit)
+    caplog.clear()
+    folds = write_folds(split_images(*files, 3, seed=7), tmp_path / "folds")
+    tested = [one["id"] for fold in folds for one in json.loads(fold.test.read_text())["annotations"]]
+    assert sorted(tested) == [1, *range(3, 13)]
+    assert "annotations[1]" in caplog.text
+
+
 def test_other_seeds_give_other_folds(files):
     assert len({tuple(split_images(*files, 3, seed=seed).fold) for seed in range(5)}) == 5
 
@@ -86,7 +99,7 @@ def test_groups_of_any_size_are_balanced():
 
 
 def test_a_class_of_one_group_is_found(files):
-    assert find_rare_classes(split_images(*files, 3, seed=0, group_by="slide")) == ["mitosis"]
+    assert split_images(*files, 3, seed=0, group_by="slide").rare_classes == ["mitosis"]
 
 
 @pytest.mark.parametrize(
