@@ -35,10 +35,11 @@ def main() -> int:
             return 0
         data = Data(args.data)
         command = tell_command(sys.argv[1:])
-        chosen = {"device": choose_device(args), "weights": args.weights, "detectors": args.detectors}
-        order = Order(args.output, args.seeds, **chosen, overwrite=args.overwrite, command=command)
-        for experiment in choose_experiments(args):
-            verdict = run_experiment(experiment, choose_settings(args, experiment, data), data, order)
+        given = {"device": choose_device(args), "weights": args.weights, "detectors": args.detectors}
+        order = Order(args.output, args.seeds, **given, overwrite=args.overwrite, command=command)
+        chosen = [(experiment, choose_settings(args, experiment, data)) for experiment in choose_experiments(args)]
+        for experiment, settings in chosen:
+            verdict = run_experiment(experiment, settings, data, order)
             print(f"\n{experiment.statement}\n{verdict.sentence}\nWritten: {write_page(args.output)}", flush=True)
     except InputError as error:
         print(f"explain_resnet: {error}", file=sys.stderr)

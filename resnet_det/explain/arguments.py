@@ -71,14 +71,15 @@ def _add_common(parser: argparse.ArgumentParser, experiment: Experiment | None) 
     parser.add_argument("--batch", type=int, metavar="N", help=f"images a step (default: {each or sizes.batch})")
     parser.add_argument(
         "--probes", type=int, metavar="N",
-        help=f"images that are measured beside training and test (default: {each or sizes.probes})",
+        help=f"images that trained or new nets are measured with (default: {each or sizes.probes})",
     )  # fmt: skip
     depths = each or " ".join(map(str, sizes.depths))
-    parser.add_argument("--depths", type=int, nargs="+", metavar="D", help=f"layers, 6n + 2 each (default: {depths})")
+    told = f"layers, 6n + 2 each (default: {depths}{'; thousand keeps its own' if each else ''})"
+    parser.add_argument("--depths", type=int, nargs="+", metavar="D", help=told)
     if experiment is None or experiment.takes_weights:
         parser.add_argument(
             "--weights", type=Path, nargs="+", default=[], metavar="FILE",
-            help="measure residual nets from elsewhere in place of training any",
+            help="measure nets from elsewhere in place of training any, one of each kind and depth",
         )  # fmt: skip
     else:
         parser.set_defaults(weights=[])
@@ -104,9 +105,11 @@ def choose_settings(args: argparse.Namespace, experiment: Experiment, data: Data
     Raises:
         InputError: a value that cannot be.
     """
-    return change_settings(
+    # Of all experiments together, depths are for those that compare some.
+    depths = None if args.command == "all" and experiment.most_depths == 1 else args.depths
+    changed = change_settings(
         experiment.full if args.full else experiment.sizes,
-        depths=tuple(args.depths) if args.depths else None,
+        depths=tuple(depths) if depths else None,
         images=args.images,
         test_images=args.test_images,
         iterations=args.iterations,
@@ -115,6 +118,8 @@ def choose_settings(args: argparse.Namespace, experiment: Experiment, data: Data
         probes=args.probes,
         num_images=data.count("train"),
     )
+    experiment.check_depths(changed.depths)
+    return changed
 
 
 def choose_device(args: argparse.Namespace) -> str:
@@ -128,14 +133,5 @@ def choose_device(args: argparse.Namespace) -> str:
 
 
 def tell_command(argv: list[str]) -> str:
-    """The command for others to repeat: folders of this machine are told by what they are."""
-    told, flag = [], ""
-    for part in argv:
-        flag = part if part.startswith("--") else flag
-        is_value = part != flag
-        if is_value and flag in ("--data", "--output"):
-            part = flag.removeprefix("--").upper()
-        elif is_value and flag in ("--weights", "--detectors"):
-            part = Path(part).name
-        told.append(part)
-    return shlex.join(["tools/explain_resnet.py", *told])
+    """The command as it was typed, for others to repeat."""
+    return shlex.join(["tools/explain_resnet.py", *argv])

@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_det.classification import ImageSet, load_image_set
 from resnet_det.classification.image_sets import find_splits
-from resnet_det.classification.memory import keep_in_memory
+from resnet_det.classification.memory import ADVICE, keep_in_memory
 from resnet_det.data.loading.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
@@ -58,7 +58,11 @@ class Data:
             InputError: there are no such images.
         """
         self.root = root = Path(root)
-        self._paths = dict(zip(("train", "test"), find_splits(root), strict=True))
+        try:
+            paths = find_splits(root)
+        except InputError as error:
+            raise InputError(str(error).partition("; --train-data")[0]) from None  # another tool's flags
+        self._paths = dict(zip(("train", "test"), paths, strict=True))
         self._whole: dict[str, ImageSet] = {}
         self._loaded: dict[tuple[str, int, int], ImageSet] = {}
         self._fingerprints: dict[tuple[str, int], str] = {}
@@ -86,7 +90,11 @@ class Data:
         if key not in self._loaded:
             whole = self._load(split)
             part = take(whole, choose_subset(whole.labels, count, seed))
-            self._loaded[key] = keep_in_memory(part, MEMORY_MIB)
+            try:
+                self._loaded[key] = keep_in_memory(part, MEMORY_MIB)
+            except InputError as error:
+                told = str(error).removesuffix(ADVICE).rstrip()  # of a config, which there is none of here
+                raise InputError(f"{told} Take it away, or mend it") from None
         return self._loaded[key]
 
     def fingerprint(self, split: str, count: int = 0) -> str:

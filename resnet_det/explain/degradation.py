@@ -6,14 +6,19 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table, over_seeds
-from resnet_det.explain.lab import Lab, Recipe
+from resnet_det.explain.estimates import Estimate, combine, guessing_error, share
+from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table
+from resnet_det.explain.lab import Lab
 from resnet_det.explain.nets import Net
+from resnet_det.explain.recipe import Recipe
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import Claim, guessing_error, resolution
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
 
 KINDS = {"plain": "none", "residual": "pad"}
+
+
+MORE, SHARE = 1.0, 0.25  # points of error that count, and the share of plain nets' that residual ones may get
 
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
@@ -23,21 +28,19 @@ def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
         for kind, shortcut in KINDS.items():
             trained = lab.train(Net(depth, shortcut), recipe, seed)
             nets.append({"kind": kind, "depth": depth, "curve": [asdict(point) for point in trained.curve]})
-    train = len(lab.data.images("train", settings.images))
-    test = len(lab.data.images("test", settings.test_images))
+    probe = lab.probe(recipe)
     return {
         "nets": nets,
-        "images_an_epoch": train,
+        "images_an_epoch": len(lab.data.images("train", settings.images)),
         "batch": settings.batch,
-        "probed": {"train": min(train, test), "test": test},
-        "classes": len(lab.data.classes),
+        "probed": len(probe),
+        "guessing": guessing_error(probe.labels),
     }
 
 
-def final(numbers: Numbers, kind: str, depth: int, what: str = "train_error") -> float | None:
-    """An error in percent at the end of training; None if there is no such net."""
-    found = [net for net in numbers["nets"] if (net["kind"], net["depth"]) == (kind, depth)]
-    return found[0]["curve"][-1][what] if found and found[0]["curve"] else None
+def final(numbers: Numbers, kind: str, depth: int, what: str = "train_error") -> float:
+    """An error in percent at the end of training."""
+    return _curve(numbers, kind, depth)[-1][what]
 
 
 def depths_of(numbers: Sequence[Numbers]) -> list[int]:
@@ -47,45 +50,44 @@ def depths_of(numbers: Sequence[Numbers]) -> list[int]:
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of the shallowest and the deepest net, by their training errors at the end."""
     shallow, deep = depths_of(numbers)[0], depths_of(numbers)[-1]
-    ends = {
-        (kind, depth): over_seeds(numbers, lambda one, kind=kind, depth=depth: final(one, kind, depth))
-        for kind in KINDS
-        for depth in (shallow, deep)
-    }
-    error = sum(ends["plain", shallow]) / len(numbers)
-    margin = resolution(error, numbers[0]["probed"]["train"])
-    chance = guessing_error(numbers[0]["classes"])
 
-    def minus(first: tuple[str, int], second: tuple[str, int]) -> list[float]:
-        return [one - other for one, other in zip(ends[first], ends[second], strict=True)]
+    def end(one: Numbers, kind: str, depth: int) -> Estimate:
+        return share(final(one, kind, depth), one["probed"])
+
+    def compare(*terms: tuple[float, str, int]) -> list[Estimate]:
+        """Of each seed, a sum of training errors: weight, kind and depth."""
+        return [combine(*((weight, end(one, kind, depth)) for weight, kind, depth in terms)) for one in numbers]
 
     return [
-        Claim(
-            f"plain-{shallow} has learned something: its training error is below that of guessing",
-            [chance - value for value in ends["plain", shallow]],
-            above=5.0,
-            unit="points",
-            is_condition=True,
+        has_learned(
+            [end(one, "plain", shallow) for one in numbers],
+            [one["guessing"] for one in numbers],
+            f"plain-{shallow} is",
         ),
         Claim(
             f"plain-{deep} has more training error than plain-{shallow}",
-            minus(("plain", deep), ("plain", shallow)),
-            above=margin,
-            below=-margin,
+            compare((1, "plain", deep), (-1, "plain", shallow)),
+            above=MORE,
+            below=0.0,
             unit="points",
         ),
         Claim(
-            f"shortcuts take training error from {deep} layers",
-            minus(("plain", deep), ("residual", deep)),
-            above=margin,
-            below=-margin,
+            f"plain-{deep} has more training error than residual-{deep}",
+            compare((1, "plain", deep), (-1, "residual", deep)),
+            above=MORE,
+            below=0.0,
             unit="points",
         ),
         Claim(
-            f"residual-{deep} does not train worse than residual-{shallow}",
-            minus(("residual", shallow), ("residual", deep)),
-            above=-margin,
-            unit="points less",
+            f"from {shallow} to {deep} layers residual nets get less than a quarter of the training error that plain "
+            "nets get",
+            compare(
+                (SHARE, "plain", deep),
+                (-SHARE, "plain", shallow),
+                (-1, "residual", deep),
+                (1, "residual", shallow),
+            ),
+            unit="points",
         ),
     ]
 
@@ -109,12 +111,10 @@ def show(numbers: Sequence[Numbers]) -> Shown:
     rows = []
     for kind in KINDS:
         for depth in depths_of(numbers):
-            cells = []
-            for what in ("train_error", "test_error"):
-                values = over_seeds(
-                    numbers, lambda one, kind=kind, depth=depth, what=what: final(one, kind, depth, what)
-                )
-                cells.append(", ".join(f"{value:.1f}" for value in values))
+            cells = [
+                ", ".join(f"{final(one, kind, depth, what):.1f}" for one in numbers)
+                for what in ("train_error", "test_error")
+            ]
             rows.append((f"{kind}-{depth}", cells))
     return Shown(drawn, [Table("At the end, % of each seed", ("net", "training error", "test error"), rows)])
 
@@ -140,13 +140,14 @@ DEGRADATION = Experiment(
             "arXiv 1512.03385, section 4.2, figure 6",
         ),
     ],
-    rule="With the training errors at the end, measured without augmentation: the deepest plain net has more than the "
-    "shallowest, and more than the residual net of its depth; the deepest residual net has not more than the "
-    "shallowest. Differences count beyond what chance makes of so many images (95 %). A condition: the shallowest "
-    "plain net is 5 points better than guessing.",
+    rule="With the training errors at the end, measured without augmentation, beyond the margin: the deepest plain net "
+    f"has {MORE:.0f} point more than the shallowest, and than the residual net of its depth; from the shallowest to "
+    "the deepest, residual nets get less than a quarter of the points that plain nets get. A condition: the "
+    f"shallowest plain net is {LEARNED:.0f} points better than guessing.",
     measure=measure,
     judge=judge,
     show=show,
     sizes=Settings((20, 56)),
+    least_depths=2,
     duration="an hour",
 )

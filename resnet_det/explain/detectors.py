@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from resnet_det.errors import InputError
+from resnet_det.explain.estimates import normal_quantile
 
 
 def read_detectors(path: Path) -> list[dict[str, Any]]:
-    """ "name", "ap" (of boxes), "gmacs" and "parameters_m" of each detector in a tradeoff.json, the cheapest first.
+    """ "name", "ap" (of boxes) with its standard error "deviation" (0 if it is not known), "gmacs" and "parameters_m"
+    of each detector in a tradeoff.json, the cheapest first.
 
     Raises:
         InputError: the file cannot be read, is not one of those, or has no AP or GMACs.
@@ -25,6 +27,7 @@ def read_detectors(path: Path) -> list[dict[str, Any]]:
             {
                 "name": str(one["name"]),
                 "ap": float(one["ap"]["bbox"]["metrics"]["AP"]),
+                "deviation": _read_deviation(one["ap"]["bbox"]["interval"]),
                 "gmacs": float(one["gmacs"]),
                 "parameters_m": float(one["parameters"]) / 1e6,
             }
@@ -36,3 +39,9 @@ def read_detectors(path: Path) -> list[dict[str, Any]]:
     if len({one["gmacs"] for one in found}) < len(found):
         raise InputError(f"--detectors {path}: two detectors have the same GMACs; compare different depths")
     return found
+
+
+def _read_deviation(interval: dict[str, float | None]) -> float:
+    """From the ends of an interval of 95 %."""
+    low, high = interval["low"], interval["high"]
+    return 0.0 if low is None or high is None else (high - low) / (2 * normal_quantile())

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from resnet_det.errors import InputError
+from resnet_det.explain.estimates import Estimate
 from resnet_det.explain.lab import Lab
+from resnet_det.explain.nets import Net
 from resnet_det.explain.settings import FULL, Settings
-from resnet_det.explain.verdicts import Claim
+from resnet_det.explain.verdicts import DRAWS, SEEDS, Claim, Verdict
 
 Numbers = Mapping[str, Any]
 
@@ -59,6 +62,7 @@ class Experiment:
         sizes: for a machine without a GPU, and ``full`` for one with.
         duration: of the first, in words.
         takes_weights: whether nets from elsewhere will do (--weights).
+        least_depths, most_depths: how many depths it takes; None: any number.
     """
 
     name: str
@@ -73,9 +77,35 @@ class Experiment:
     duration: str
     full: Settings = FULL
     takes_weights: bool = False
+    least_depths: int = 1
+    most_depths: int | None = None
+
+    def check_depths(self, depths: Sequence[int]) -> None:
+        """
+        Raises:
+            InputError: there are too few of them, or too many, or a net has no such depth.
+        """
+        for depth in depths:
+            Net(depth)
+        most = len(depths) if self.most_depths is None else self.most_depths
+        if not self.least_depths <= len(depths) <= most:
+            right = "one" if self.most_depths == 1 else f"{self.least_depths} or more"
+            raise InputError(f"--depths {' '.join(map(str, depths))}: {self.name} takes {right} of them")
+
+    def conclude(self, numbers: Sequence[Numbers], *, same_nets: bool = False, failures: Sequence[str] = ()) -> Verdict:
+        """What follows from the numbers of all seeds.
+
+        Args:
+            same_nets: the nets come from elsewhere, so that seeds draw other images for the same ones.
+            failures: what kept other seeds from being measured.
+        """
+        claims = self.judge(numbers) if numbers else []
+        if same_nets:
+            claims = [replace(one, repeats=DRAWS) if one.repeats == SEEDS else one for one in claims]
+        return Verdict(claims, failures)
 
 
-def over_seeds(numbers: Sequence[Numbers], value: Callable[[Numbers], float | None]) -> list[float]:
-    """A value of each seed; empty if one has none."""
+def over_seeds(numbers: Sequence[Numbers], value: Callable[[Numbers], float | None]) -> list[Estimate]:
+    """A value of each seed, of which no spread is known but that over seeds; empty if one has none."""
     found = [value(one) for one in numbers]
-    return [] if None in found else [float(one) for one in found]
+    return [] if None in found else [Estimate(float(one)) for one in found]

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 
 from resnet_det.analysis.features import record_features
+from resnet_det.explain.estimates import combine, guessing_error, share
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table
-from resnet_det.explain.lab import Lab, Trained
+from resnet_det.explain.lab import Lab
 from resnet_det.explain.pictures import draw_activation, draw_cam, draw_filters, look, to_uri
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import LEARNED, Claim, guessing_error, has_learned, resolution
+from resnet_det.explain.trained import Trained
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
 
 _BATCH = 100
@@ -31,9 +33,9 @@ def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
         accuracies = {stage: classify_by_means(*known[stage], *wanted[stage]) for stage in known}
         pictures = _draw(lab, trained, model) if seed == 0 else {}
         about = {"name": trained.name, "depth": trained.net.depth}
-        about["error"] = lab.evaluate(trained, model, test)["top1_error"]
+        about["error"] = trained.evaluate(model, test)["top1_error"]
         found.append({**about, "accuracy": accuracies, "pictures": pictures})
-    return {"nets": found, "tested": len(test), "classes": len(lab.data.classes)}
+    return {"nets": found, "tested": len(test), "guessing": guessing_error(test.labels)}
 
 
 @torch.no_grad()
@@ -91,17 +93,16 @@ def _draw(lab: Lab, trained: Trained, model: Any) -> dict[str, list[tuple[str, s
 
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of each net: the least that a stage adds to the one before."""
-    chance = guessing_error(numbers[0]["classes"])
-    claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
+    worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
+    claims = [has_learned(worst, [one["guessing"] for one in numbers])]
     for place, net in enumerate(numbers[0]["nets"]):
-        values, errors = [], []
+        values, steps = [], len(net["accuracy"]) - 1
         for one in numbers:
-            accuracies = list(one["nets"][place]["accuracy"].values())
-            values.append(min(after - before for before, after in pairwise(accuracies)))
-            errors += [100 - accuracy for accuracy in accuracies]
-        margin = resolution(sum(errors) / len(errors), numbers[0]["tested"])
-        text = f"in {net['name']} each stage tells classes apart better than the one before"
-        claims.append(Claim(text, values, above=margin, below=-margin, unit="points at least"))
+            right = [share(accuracy, one["tested"]) for accuracy in one["nets"][place]["accuracy"].values()]
+            gains = [combine((1, after), (-1, before)) for before, after in pairwise(right)]
+            values.append(min(gains, key=lambda gain: gain.value))
+        text = f"in {net['name']} each stage tells classes apart better than the one before: the least gain"
+        claims.append(Claim(text, values, unit="points", comparisons=steps))
     return claims
 
 
@@ -149,9 +150,9 @@ FEATURES = Experiment(
         ),
     ],
     rule="Features of a stage are averaged over places, and an image counts as the class whose mean over training "
-    "images is nearest. In each net, each stage has more test images right than the one before, beyond what chance "
-    "makes of so many images (95 %). Pictures are of the first seed, and prove nothing. A condition: all nets are "
-    f"{LEARNED:.0f} points better than guessing.",
+    "images is nearest. In each net, each stage has more test images right than the one before, beyond the margin "
+    "(95 % for all stages of a net together). Pictures are of the first seed, and prove nothing. A condition: all nets "
+    f"are {LEARNED:.0f} points better than guessing.",
     measure=measure,
     judge=judge,
     show=show,

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from resnet_det.explain.estimates import Estimate, guessing_error, share
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table, over_seeds
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import measure_responses
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.verdicts import LEARNED, Claim, guessing_error, has_learned
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
 
 
@@ -22,9 +23,9 @@ def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
     for trained in nets:
         model = trained.load()
         about = {"name": trained.name, "depth": trained.net.depth, "plain": trained.net.is_plain}
-        about["error"] = lab.evaluate(trained, model, chosen)["top1_error"]
+        about["error"] = trained.evaluate(model, chosen)["top1_error"]
         found.append(about | measure_responses(model.backbone, lab.pixels(trained, chosen)[0]))
-    return {"nets": found, "classes": len(lab.data.classes)}
+    return {"nets": found, "tested": len(chosen), "guessing": guessing_error(chosen.labels)}
 
 
 def mean_of(numbers: Numbers, name: str, what: str) -> float | None:
@@ -38,12 +39,12 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     depths = sorted({net["depth"] for net in nets if not net["plain"]})
     shallow, deep = depths[0], depths[-1]
 
-    def ratio(first: tuple[str, str], second: tuple[str, str]) -> list[float]:
+    def ratio(first: tuple[str, str], second: tuple[str, str]) -> list[Estimate]:
         """How much less the second is than the first, in percent."""
         return over_seeds(numbers, lambda one: 100 * (1 - mean_of(one, *second) / mean_of(one, *first)))
 
-    chance = guessing_error(numbers[0]["classes"])
-    claims = [has_learned([min(chance - net["error"] for net in one["nets"]) for one in numbers])]
+    worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
+    claims = [has_learned(worst, [one["guessing"] for one in numbers])]
     if any(net["plain"] and net["depth"] == deep for net in nets):
         claims.append(
             Claim(
@@ -89,7 +90,7 @@ def show(numbers: Sequence[Numbers]) -> Shown:
         cells = []
         for what in ("layers", "blocks"):
             values = over_seeds(numbers, lambda one, name=net["name"], what=what: mean_of(one, name, what))
-            cells.append(", ".join(f"{value:.3f}" for value in values) or "–")  # noqa: RUF001 (a dash)
+            cells.append(", ".join(f"{one.value:.3f}" for one in values) or "–")  # noqa: RUF001 (a dash)
         rows.append((net["name"], cells))
     columns = ("net", "standard deviation of a layer's response", "what a block adds, by its input")
     return Shown(drawn, [Table("Means, of each seed", columns, rows)])

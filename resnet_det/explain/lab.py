@@ -5,112 +5,41 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from torch import nn
 
-from resnet_det.classification import (
-    Classifier,
-    ImageSet,
-    build_classifier,
-    build_test_loader,
-    evaluate_classifier,
-    make_classification_cfg,
-    train_classifier,
-)
-from resnet_det.engine.initial_weights import load_trained_weights
+from resnet_det.classification import ImageSet, build_test_loader, train_classifier
+from resnet_det.engine.failures import TrainingFailedError
 from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.run_folder import find_numbered
 from resnet_det.errors import InputError
 from resnet_det.explain.data import Data
-from resnet_det.explain.nets import Net, read_net
+from resnet_det.explain.nets import Net
+from resnet_det.explain.published import read_published
+from resnet_det.explain.recipe import SCHEDULE, Recipe, make_test_cfg
 from resnet_det.explain.settings import Settings
-from resnet_det.weights import find_conventions
+from resnet_det.explain.trained import Point, Trained
 
 logger = logging.getLogger(__name__)
 
-SIZE_PX = 32
-_RECORD, _SECONDS = "trained.json", "seconds.json"
-_CIFAR_MEAN, _CIFAR_STD = [125.307, 122.950, 113.865], [62.993, 62.089, 66.705]
-_WARM_UP_FROM, _WARM_UP = 110, 400 / 64_000  # layers, and share of the training: arXiv 1512.03385, section 4.2
+_RECORD, _SECONDS, _DIVERGED = "trained.json", "seconds.json", "diverged.json"
 
 
 class TrainingStoppedError(RuntimeError):
     """A signal has ended a training; the same command goes on with it."""
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How a net is trained: as in arXiv 1512.03385, section 4.2, but for what is said here.
-
-    The learning rate is 0.1 for 128 images, in proportion for others, divided by 10 after one half and three quarters.
-    """
-
-    images: int
-    test_images: int
-    iterations: int
-    batch: int
-    evaluations: int
-    augment: bool = True
-    weight_decay: float = 1e-4
-
-    @classmethod
-    def of(cls, settings: Settings, **changes: Any) -> Recipe:
-        names = ("images", "test_images", "iterations", "batch", "evaluations")
-        return cls(**{**{name: getattr(settings, name) for name in names}, **changes})
-
-
-@dataclass(frozen=True)
-class Point:
-    """Errors in percent, and the mean cross entropy, after some iterations."""
-
-    iteration: int
-    train_error: float
-    train_loss: float
-    test_error: float
-    test_loss: float
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A net with the weights that training, or somebody else, gave it.
-
-    Attributes:
-        curve: over its training; empty for weights from elsewhere.
-        losses: (iteration, training loss), smoothed over 20 iterations.
-        seconds: that its training took.
-    """
-
-    net: Net
-    weights: Path
-    cfg: CfgNode
-    curve: tuple[Point, ...] = ()
-    losses: tuple[tuple[int, float], ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def name(self) -> str:
-        return self.net.name
-
-    def load(self) -> Classifier:
-        """The classifier, in evaluation mode.
-
-        Raises:
-            InputError: the weights do not fit.
-        """
-        model = build_classifier(self.cfg)
-        cfg = self.cfg.clone()
-        cfg.MODEL.WEIGHTS = str(self.weights)
-        load_trained_weights(cfg, model)
-        return model.eval()
+class DivergedError(RuntimeError):
+    """The loss of a training, or its gradients, are no longer finite: with this recipe the net cannot be trained."""
 
 
 class Lab:
@@ -140,24 +69,26 @@ class Lab:
 
         Raises:
             InputError: it cannot be trained so.
+            DivergedError: it diverges, now or when that was tried before.
             TrainingStoppedError: a signal has ended it.
         """
         train_set = self.data.images("train", recipe.images)
         test_set = self.data.images("test", recipe.test_images)
         if len(train_set) < len(self.data.classes):
-            raise InputError(f"{len(train_set)} images of {len(self.data.classes)} classes to train on: give more")
+            raise InputError(
+                f"--images {recipe.images}: {len(self.data.classes)} classes need as many images or more to train on"
+            )
         counts = {"train": recipe.images, "test": recipe.test_images}
         used = {f"{split} set": self.data.fingerprint(split, count) for split, count in counts.items()}
         recipe = replace(recipe, images=len(train_set), test_images=len(test_set))
-        what = {"net": asdict(net), "recipe": asdict(recipe), "seed": seed, **used}
+        what = {"net": asdict(net), "recipe": asdict(recipe), "schedule": SCHEDULE, "seed": seed, **used}
         key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
         folder = self.folder / f"{net.name}-seed{seed}-{key}"
-        cfg = self._make_cfg(net, recipe, seed, folder)
+        cfg = recipe.make_cfg(net, self.data.classes, seed=seed, folder=folder, device=self.device)
         if not (folder / _RECORD).is_file():
             logger.info("Training %s, seed %d, in %s", net.name, seed, folder)
             with self._timed(folder):
-                if train_classifier(cfg, resume=True, train_set=train_set, test_set=test_set) is None:
-                    raise TrainingStoppedError(f"the training of {net.name} in {folder} was ended by a signal")
+                self._train(cfg, f"{net.name}, seed {seed},", folder, train_set, test_set)
                 curve, losses = self._evaluate_checkpoints(folder, cfg, net, recipe)
             record = {**what, "curve": curve, "losses": losses, "seconds": _read_seconds(folder)}
             temporary = folder / f"{_RECORD}.tmp"
@@ -171,23 +102,10 @@ class Lab:
         losses = tuple((step, loss) for step, loss in record["losses"])
         return Trained(net, folder / "model_final.pth", cfg, curve, losses, record["seconds"])
 
-    def published(self) -> list[Trained]:
-        """Nets whose weights are given, by depth.
-
-        Raises:
-            InputError: a file cannot be used.
-        """
-        found = []
-        for path in self.weights:
-            net = read_net(path)
-            cfg = self._make_cfg(net, Recipe(0, 0, 1, 1, 1), 0, self.folder / "unused")
-            conventions = find_conventions(path)
-            if conventions is None:
-                raise InputError(f"--weights {path}: what pixels it was trained with is not known")
-            cfg.INPUT.FORMAT = conventions.channel_order
-            cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = list(conventions.pixel_mean), list(conventions.pixel_std)
-            found.append(Trained(net, Path(path), cfg))
-        return sorted(found, key=lambda trained: trained.net.depth)
+    def probe(self, recipe: Recipe) -> ImageSet:
+        """The training images on which training errors are measured: as many as there are test images, or all."""
+        sets = (self.data.images("train", recipe.images), self.data.images("test", recipe.test_images))
+        return self.data.images("train", min(map(len, sets)))
 
     def published_or_trained(
         self, settings: Settings, seed: int, shortcuts: Sequence[str] = ("none", "pad")
@@ -195,16 +113,13 @@ class Lab:
         """The nets whose weights are given; if there are none, those of each depth and shortcut, trained here.
 
         Raises:
-            InputError, TrainingStoppedError: as :meth:`train` and :meth:`published`.
+            InputError, DivergedError, TrainingStoppedError: as :meth:`train` and
+                :func:`resnet_det.explain.published.read_published`.
         """
         recipe = Recipe.of(settings)
-        return self.published() or [
+        return read_published(self.weights, self.data, self.device) or [
             self.train(Net(depth, shortcut), recipe, seed) for depth in settings.depths for shortcut in shortcuts
         ]
-
-    def evaluate(self, trained: Trained, model: nn.Module, images: ImageSet) -> dict[str, float]:
-        """As :func:`resnet_det.classification.evaluate_classifier`."""
-        return evaluate_classifier(model, build_test_loader(trained.cfg, images))
 
     def pixels(self, trained: Trained, images: ImageSet, count: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
         """The first ``count`` images as a net takes them, (N, 3, 32, 32) normalised, and labels (N,); 0: all."""
@@ -224,7 +139,25 @@ class Lab:
 
     def untrained(self, net: Net) -> Trained:
         """For its config: what pixels it takes."""
-        return Trained(net, Path(), self._make_cfg(net, Recipe(0, 0, 1, 1, 1), 0, self.folder / "unused"))
+        return Trained(net, Path(), make_test_cfg(net, self.data.classes, self.device))
+
+    def _train(self, cfg: CfgNode, name: str, folder: Path, train_set: ImageSet, test_set: ImageSet) -> None:
+        """Train, unless that has diverged before; then it would again."""
+        told = folder / _DIVERGED
+        if not told.is_file():
+            try:
+                if train_classifier(cfg, resume=True, train_set=train_set, test_set=test_set) is None:
+                    raise TrainingStoppedError(f"the training of {name} in {folder} was ended by a signal")
+                return
+            except TrainingFailedError as error:
+                logger.warning("%s", error)
+                place = re.search(r"at iteration (\d+)", str(error))
+                told.write_text(json.dumps(int(place[1]) if place else None), encoding="utf-8")
+        where = json.loads(told.read_text(encoding="utf-8"))
+        raise DivergedError(
+            f"the training of {name} diverged: its loss or its gradients were not finite"
+            + ("" if where is None else f" at iteration {where}")
+        )
 
     @contextmanager
     def _timed(self, folder: Path) -> Iterator[None]:
@@ -238,40 +171,6 @@ class Lab:
             self.trained_now_seconds += spent
             (folder / _SECONDS).write_text(json.dumps(before + spent), encoding="utf-8")
 
-    def _make_cfg(self, net: Net, recipe: Recipe, seed: int, folder: Path) -> CfgNode:
-        steps = recipe.iterations
-        period = max(1, -(-steps // recipe.evaluations))
-        warm_up = max(1, round(_WARM_UP * steps)) if net.depth >= _WARM_UP_FROM else 0
-        values = {
-            "MODEL.DEVICE": self.device,
-            "MODEL.PIXEL_MEAN": _CIFAR_MEAN,
-            "MODEL.PIXEL_STD": _CIFAR_STD,
-            "SEED": seed,
-            "OUTPUT_DIR": str(folder),
-            "SOLVER.IMS_PER_BATCH": recipe.batch,
-            "SOLVER.BASE_LR": 0.1 * recipe.batch / 128,
-            "SOLVER.WEIGHT_DECAY": recipe.weight_decay,
-            "SOLVER.WEIGHT_DECAY_NORM": recipe.weight_decay,
-            "SOLVER.LR_SCHEDULER_NAME": "WarmupMultiStepLR",
-            "SOLVER.STEPS": sorted({step for step in (steps // 2, steps * 3 // 4) if 0 < step < steps}),
-            "SOLVER.MAX_ITER": steps,
-            "SOLVER.WARMUP_ITERS": warm_up,
-            "SOLVER.WARMUP_FACTOR": 0.1,
-            "SOLVER.WARMUP_METHOD": "constant",
-            "SOLVER.CHECKPOINT_PERIOD": period,
-            "TEST.EVAL_PERIOD": 0,  # checkpoints are evaluated, on training images too
-            "RESNET_DET.TRAIN.EPOCHS": 0,
-            "RESNET_DET.TRAIN.KEEP_CHECKPOINTS": 0,
-            "RESNET_DET.TEST.BATCH_SIZE": 250,
-            "RESNET_DET.CLASSES.NAMES": list(self.data.classes),
-            "RESNET_DET.CLASSIFICATION.SIZE_TRAIN": SIZE_PX,
-            "RESNET_DET.CLASSIFICATION.CROP": "padded" if recipe.augment else "none",
-            "RESNET_DET.CLASSIFICATION.FLIP": 0.5 if recipe.augment else 0.0,
-            "RESNET_DET.CLASSIFICATION.RESIZE_TEST": SIZE_PX,
-            "RESNET_DET.CLASSIFICATION.SIZE_TEST": SIZE_PX,
-        }
-        return make_classification_cfg("", [*net.options(), *(part for pair in values.items() for part in pair)])
-
     def _evaluate_checkpoints(
         self, folder: Path, cfg: CfgNode, net: Net, recipe: Recipe
     ) -> tuple[list[dict[str, Any]], list[tuple[int, float]]]:
@@ -284,7 +183,7 @@ class Lab:
         losses = {line["iteration"] + 1: line["total_loss"] for line in lines if "total_loss" in line}
         losses = {step: loss for step, loss in losses.items() if step % PERIOD == 0 or step == last}
         test_set = self.data.images("test", recipe.test_images)
-        probe = self.data.images("train", min(recipe.images, recipe.test_images))
+        probe = self.probe(recipe)
         checkpoints = {int(path.stem.removeprefix("model_")) + 1: path for path in find_numbered(folder)}
         checkpoints = {step: path for step, path in checkpoints.items() if step % period == 0}
         checkpoints[last] = folder / "model_final.pth"
@@ -292,7 +191,7 @@ class Lab:
         for iteration, path in sorted(checkpoints.items()):
             trained = Trained(net, path, cfg)
             model = trained.load()
-            found, test = (self.evaluate(trained, model, images) for images in (probe, test_set))
+            found, test = (trained.evaluate(model, images) for images in (probe, test_set))
             point = Point(iteration, found["top1_error"], found["loss"], test["top1_error"], test["loss"])
             curve.append(asdict(point))
         return curve, sorted(losses.items())

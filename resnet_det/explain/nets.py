@@ -86,7 +86,8 @@ class Net:
 
 
 def read_net(path: str | Path) -> Net:
-    """The residual net whose weights are in a file. (Those of plain nets look the same, and are not told apart.)
+    """The residual net whose weights are in a file. (Plain nets have the same ones as residual nets with "pad";
+    :func:`resnet_det.explain.published.read_published` tells them apart.)
 
     Raises:
         InputError: the file cannot be read, or holds another net.

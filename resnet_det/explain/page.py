@@ -8,9 +8,10 @@ from typing import Any
 
 from resnet_det.errors import InputError
 from resnet_det.explain.catalog import EXPERIMENTS
-from resnet_det.explain.experiment import Experiment
-from resnet_det.explain.store import Measured, Store
-from resnet_det.explain.verdicts import Verdict
+from resnet_det.explain.experiment import Experiment, Shown
+from resnet_det.explain.recipe import Recipe
+from resnet_det.explain.settings import Settings
+from resnet_det.explain.store import Measured, Store, collect_numbers, conclude
 from resnet_det.visualization.page import render_page
 
 PAGE_NAME = "explained.html"
@@ -67,21 +68,23 @@ def render(measured: Mapping[tuple[str, str], Sequence[Measured]]) -> str:
 
 
 def _run(experiment: Experiment, key: tuple[str, str], seeds: Sequence[Measured]) -> dict[str, Any]:
-    numbers = [one.numbers for one in seeds]
-    first = seeds[0]
+    first, numbers = seeds[0], collect_numbers(seeds)
     machines = dict.fromkeys(describe(one.machine) for one in seeds)
+    told = ", ".join(str(one.seed) for one in seeds)
+    facts = {"seeds": f"{told}, of images alone: the nets are the same ones" if key[1] else told}
+    facts["images"] = first.data
+    facts["sizes"] = ", ".join(f"{name.replace('_', ' ')} {tell(value)}" for name, value in first.settings.items())
+    if not key[1]:
+        facts["training"] = Recipe.of(Settings.from_json(first.settings)).words
+    facts["machine"] = "; ".join(machines)
+    facts["time"] = f"{tell_time(sum(one.seconds for one in seeds))} in all, with the training of the nets"
     return {
         "variant": VARIANTS[key[1]],
-        "verdict": Verdict(experiment.judge(numbers)),
-        "shown": experiment.show(numbers),
-        "command": first.command,
-        "facts": {
-            "seeds": ", ".join(str(one.seed) for one in seeds),
-            "images": first.data,
-            "sizes": ", ".join(f"{name.replace('_', ' ')} {tell(value)}" for name, value in first.settings.items()),
-            "machine": "; ".join(machines),
-            "time": f"{tell_time(sum(one.seconds for one in seeds))} in all, with the training of the nets",
-        },
+        "verdict": conclude(experiment, seeds),
+        "shown": experiment.show(numbers) if numbers else Shown(),
+        "repeats": "draws of images, of which each goes through the same nets" if key[1] else "seeds",
+        "commands": list(dict.fromkeys(one.command for one in seeds)),
+        "facts": facts,
     }
 
 

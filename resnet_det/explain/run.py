@@ -14,10 +14,10 @@ from resnet_det.evaluation.files import hash_file
 from resnet_det.explain.data import Data
 from resnet_det.explain.detectors import read_detectors
 from resnet_det.explain.experiment import Experiment
-from resnet_det.explain.lab import Lab
+from resnet_det.explain.lab import DivergedError, Lab
 from resnet_det.explain.page import check_page
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.store import Measured, Store, check_settings
+from resnet_det.explain.store import Measured, Store, check_settings, conclude
 from resnet_det.explain.verdicts import Verdict
 from resnet_det.outputs import make_folder
 
@@ -46,7 +46,8 @@ class Order:
 
 
 def run_experiment(experiment: Experiment, settings: Settings, data: Data, order: Order) -> Verdict:
-    """Measure what has not been measured, seed by seed; :func:`~resnet_det.explain.page.write_page` shows it.
+    """Measure what has not been measured, seed by seed; :func:`~resnet_det.explain.page.write_page` shows it. Where a
+    training diverges, that is the result.
 
     Raises:
         InputError: something in the order, the data or the output folder does not fit.
@@ -54,6 +55,7 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
     """
     if order.seeds < 1:
         raise InputError(f"--seeds {order.seeds}: 1 or more")
+    experiment.check_depths(settings.depths)
     if order.weights and not experiment.takes_weights:
         raise InputError(f"--weights: {experiment.name} trains its nets; leave the flag out")
     make_folder(order.output)
@@ -64,7 +66,9 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
     counts = data.count("train"), data.count("test"), len(data.classes)
-    used = data.fingerprint("train", settings.images), data.fingerprint("test", settings.test_images)
+    # Nets from elsewhere are measured with few images; the others need not be read.
+    measured_with = {"train": settings.probes, "test": settings.probes} if order.weights else settings.counts
+    used = tuple(data.fingerprint(split, count) for split, count in measured_with.items())
     known["taken from"] = "{} training and {} test images of {} classes ({:.8}, {:.8})".format(*counts, *used)
     if order.detectors and experiment.name == "returns":
         read_detectors(order.detectors)
@@ -79,15 +83,19 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
             store.write(_measure(experiment, settings, data, order, seed, known))
         else:
             logger.info("%s, seed %d: is there", experiment.name, seed)
-    numbers = [measured.numbers for measured in store.find_all(experiment.name, variant)]
-    return Verdict(experiment.judge(numbers))
+    return conclude(experiment, store.find_all(experiment.name, variant))
 
 
 def _measure(experiment: Experiment, settings: Settings, data: Data, order: Order, seed: int, known: dict) -> Measured:
     logger.info("%s, seed %d", experiment.name, seed)
     lab = Lab(data, order.output, device=order.device, weights=order.weights, detectors=order.detectors)
     start = time.perf_counter()
-    numbers = experiment.measure(lab, settings, seed)
+    numbers, failure = {}, ""
+    try:
+        numbers = experiment.measure(lab, settings, seed)
+    except DivergedError as error:
+        failure = str(error)
+        logger.warning("%s, seed %d: %s", experiment.name, seed, failure)
     spent = time.perf_counter() - start
     return Measured(
         experiment.name,
@@ -99,4 +107,5 @@ def _measure(experiment: Experiment, settings: Settings, data: Data, order: Orde
         order.command,
         describe_machine(order.device),
         spent - lab.trained_now_seconds + lab.training_seconds,
+        failure,
     )

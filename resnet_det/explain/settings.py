@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from resnet_det.errors import InputError
@@ -23,7 +24,7 @@ class Settings:
     depths: tuple[int, ...]
     images: int = 5000
     test_images: int = 1000
-    iterations: int = 1050
+    iterations: int = 3300
     batch: int = 32
     evaluations: int = 5
     probes: int = 500
@@ -31,8 +32,18 @@ class Settings:
     def as_json(self) -> dict[str, Any]:
         return {**asdict(self), "depths": list(self.depths)}
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many images of "train" and "test" are used; 0: all."""
+        return {"train": self.images, "test": self.test_images}
 
-# The schedule of arXiv 1512.03385, section 4.2, on all images.
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Settings:
+        """Of what :meth:`as_json` gave, with more in it or without."""
+        return cls(**{field.name: content[field.name] for field in fields(cls)})
+
+
+# As many steps and images as in arXiv 1512.03385, section 4.2.
 FULL = Settings((20, 56, 110), 0, 0, 64_000, 128, 16, 5000)
 
 
@@ -60,14 +71,18 @@ def change_settings(
     given = {"depths": depths, "images": images, "test_images": test_images, "iterations": iterations}
     given |= {"batch": batch, "probes": probes}
     changed = replace(settings, **{key: value for key, value in given.items() if value is not None})
+    for name in ("images", "test_images", "iterations", "batch", "probes"):
+        value, least = getattr(changed, name), 0 if "images" in name else 1
+        if value < least:
+            right = "0 for all, or more" if least == 0 else "1 or more"
+            raise InputError(f"--{name.replace('_', '-')} {value}: {right}")
     if epochs is not None:
         if iterations is not None:
             raise InputError("--epochs and --iterations both say how long to train: give one of them")
+        if not 0 < epochs < math.inf:
+            raise InputError(f"--epochs {epochs:g}: a number above 0")
         images_an_epoch = min(changed.images or num_images, num_images or changed.images)
         changed = replace(changed, iterations=math.ceil(epochs * images_an_epoch / changed.batch))
-    for name in ("iterations", "batch", "probes"):
-        if getattr(changed, name) < 1:
-            raise InputError(f"--{name} {getattr(changed, name)}: 1 or more")
     if len(set(changed.depths)) < len(changed.depths) or list(changed.depths) != sorted(changed.depths):
         raise InputError(f"--depths {' '.join(map(str, changed.depths))}: each once, the smallest first")
     return changed

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from resnet_det.errors import InputError
+from resnet_det.explain.experiment import Experiment, Numbers
+from resnet_det.explain.verdicts import Verdict
 from resnet_det.outputs import make_folder
 
-_KEYS = {"experiment", "variant", "seed", "settings", "data", "numbers", "command", "machine", "seconds"}
+_KEYS = {"experiment", "variant", "seed", "settings", "data", "numbers", "command", "machine", "seconds", "failure"}
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Measured:
         settings: sizes and files: what it was measured with.
         data: the images, in words.
         seconds: that it took, with the training of its nets, whenever that was.
+        failure: what kept it from being measured; then there are no numbers.
     """
 
     experiment: str
@@ -34,6 +37,7 @@ class Measured:
     command: str
     machine: Mapping[str, Any]
     seconds: float
+    failure: str = ""
 
 
 class Store:
@@ -84,6 +88,18 @@ class Store:
         if not isinstance(content, dict) or set(content) != _KEYS:
             raise InputError(f"{path}: not what explain_resnet.py has written; take it away")
         return Measured(**content)
+
+
+def collect_numbers(seeds: Sequence[Measured]) -> list[Numbers]:
+    """Of those seeds that have been measured to the end."""
+    return [one.numbers for one in seeds if not one.failure]
+
+
+def conclude(experiment: Experiment, seeds: Sequence[Measured]) -> Verdict:
+    """What follows from all seeds of an experiment in one variant."""
+    failures = list(dict.fromkeys(one.failure for one in seeds if one.failure))
+    same_nets = any(one.variant == "weights" for one in seeds)
+    return experiment.conclude(collect_numbers(seeds), same_nets=same_nets, failures=failures)
 
 
 def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> None:

@@ -1,9 +1,15 @@
 """Whether an experiment confirms its statement: a rule that looks at the numbers alone.
 
-A statement is made of claims, each about one number, which every seed gives a value of. A claim
+A statement is made of claims, each about one number, of which every seed gives a value. A margin says how far chance
+may move that number; it is the greater of
 
-- holds if the value of every seed is above a limit,
-- is contradicted if the value of every seed is below a lower limit, or the same one,
+- what chance makes of the images that the value was measured on (95 %; more where one claim makes several comparisons),
+- three standard errors of the mean over the seeds, which for two seeds is one and a half times their difference.
+
+A claim
+
+- holds if the mean is above a limit by more than the margin, and the value of every seed is above it,
+- is contradicted if the mean is below a lower limit, or the same one, by more than the margin, and every value is,
 - is open otherwise.
 
 The statement is confirmed if all claims hold, not confirmed if one is contradicted, and else it does not show at this
@@ -14,12 +20,19 @@ nothing shows.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from resnet_det.explain.estimates import Estimate, combine, normal_quantile
 
 CONFIRMED, NOT_CONFIRMED, NOT_SHOWN = "confirmed", "not confirmed", "does not show at this size"
 LEARNED = 10.0  # points better than guessing
 HOLDS, CONTRADICTED, OPEN = "holds", "contradicted", "open"
+SEEDS = "seed", "seeds"
+DRAWS = "draw of images for the same nets", "draws of images for the same nets"
+ONCE = "measurement", "measurements"
+_MINUS = "\N{MINUS SIGN}"
 
 
 @dataclass(frozen=True)
@@ -29,58 +42,98 @@ class Claim:
     Attributes:
         text: the claim in words, such as "plain-56 has more training error than plain-20".
         values: of each seed.
-        above: the claim holds if all values are above this.
-        below: it is contradicted if all values are below this; None: ``above``.
+        above: the claim holds if the values are above this by more than the margin.
+        below: it is contradicted if they are below this by more than the margin; None: ``above``.
         unit: of the values, such as "points"; they are shown with ``digits`` behind the point.
         is_condition: it cannot contradict.
+        comparisons: that were made to choose the values from, or that share the 5 % (Bonferroni).
+        is_lenient: what lies within the margin counts for the claim, not against it: it says that something does not
+            happen. Another claim must say that what it is about can be told at all.
+        repeats: what there is a value of: one of it, and several.
     """
 
     text: str
-    values: Sequence[float]
+    values: Sequence[Estimate]
     above: float = 0.0
     below: float | None = None
     unit: str = ""
     digits: int = 1
     is_condition: bool = False
+    comparisons: int = 1
+    is_lenient: bool = False
+    repeats: tuple[str, str] = SEEDS
+
+    @property
+    def margin(self) -> float:
+        """How far chance may move the mean of the values."""
+        images = normal_quantile(self.comparisons) * max(one.deviation for one in self.values)
+        if len(self.values) < 2:
+            return images
+        deviation = statistics.stdev(one.value for one in self.values)
+        return max(images, 3 * deviation / math.sqrt(len(self.values)))
 
     @property
     def state(self) -> str:
-        values = list(self.values)
+        values = [one.value for one in self.values]
         if not values or not all(map(math.isfinite, values)):
             return OPEN
-        if min(values) > self.above:
+        mean, margin = statistics.fmean(values), self.margin
+        lower = self.above if self.below is None else self.below
+        if self.is_lenient:
+            holds = mean > self.above - margin
+        else:
+            holds = mean > self.above + margin and min(values) > self.above
+        if holds:
             return HOLDS
-        is_below = max(values) < (self.above if self.below is None else self.below)
+        is_below = mean < lower - margin and max(values) < lower
         return CONTRADICTED if is_below and not self.is_condition else OPEN
 
     @property
     def sentence(self) -> str:
         """The claim with its numbers, and what they say."""
-        if not self.values:
+        if not self.values or not all(math.isfinite(one.value) for one in self.values):
             return f"not measured: {self.text}"
-        shown = f"{self.text} ({self._numbers()})"
-        return {HOLDS: shown, CONTRADICTED: f"not so: {shown}", OPEN: f"too close to tell: {shown}"}[self.state]
+        shown, state = f"{self.text} ({self._numbers()})", self.state
+        if state == OPEN:
+            return f"{'a condition that is not met' if self.is_condition else 'too close to tell'}: {shown}"
+        return shown if state == HOLDS else f"not so: {shown}"
 
     def _numbers(self) -> str:
-        unit, number = f" {self.unit}" if self.unit else "", f"{{:.{self.digits}f}}"
-        mean = number.format(sum(self.values) / len(self.values))
-        if len(self.values) == 1:
-            return f"{mean}{unit}, one seed"
-        low, high = number.format(min(self.values)), number.format(max(self.values))
-        limit = "" if self.state == HOLDS else f"; more than {number.format(self.above)} would do"
-        return f"{mean}{unit}, {low} to {high} over {len(self.values)} seeds{limit}"
+        """Such as "4.0 points, 3.0 to 5.0 over 2 seeds; margin 1.2"."""
+        values = [one.value for one in self.values]
+        parts = [f"{self._tell(statistics.fmean(values))}{f' {self.unit}' if self.unit else ''}"]
+        single, several = self.repeats
+        if len(values) == 1:
+            parts.append(f"one {single}: no spread known")
+        else:
+            parts.append(f"{self._tell(min(values))} to {self._tell(max(values))} over {len(values)} {several}")
+        text = ", ".join(parts)
+        if self.margin:
+            text += f"; margin {self._tell(self.margin)}"
+        if self.above and not self.is_lenient:
+            text += f"; limit {self._tell(self.above)}"
+        return text
+
+    def _tell(self, value: float) -> str:
+        text = f"{abs(value):.{self.digits}f}"
+        return f"{_MINUS}{text}" if value < 0 and float(text) else text
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the claims say together."""
+    """What the claims say together.
+
+    Attributes:
+        failures: what kept seeds from being measured; then nothing is confirmed, and nothing contradicted.
+    """
 
     claims: Sequence[Claim]
+    failures: Sequence[str] = ()
 
     @property
     def outcome(self) -> str:
         conditions, claims = ([c for c in self.claims if c.is_condition == kind] for kind in (True, False))
-        if not claims or not all(condition.state == HOLDS for condition in conditions):
+        if self.failures or not claims or not all(condition.state == HOLDS for condition in conditions):
             return NOT_SHOWN
         states = {claim.state for claim in claims}
         if CONTRADICTED in states:
@@ -92,42 +145,34 @@ class Verdict:
         """One sentence: the outcome, and what it follows from."""
         contradicted = [claim.sentence for claim in self.claims if claim.state == CONTRADICTED]
         held = sum(claim.state == HOLDS for claim in self.claims)
-        if self.outcome == CONFIRMED:
+        if self.failures:
+            reason = "; ".join(self.failures)
+        elif self.outcome == CONFIRMED:
             reason = f"all {held} claims hold" if held > 1 else "its claim holds"
         elif self.outcome == NOT_CONFIRMED:
             reason = "; ".join(contradicted)
         else:
             reason = f"{held} of {len(self.claims)} claims {'holds' if held == 1 else 'hold'}"
-        return f"{self.outcome[0].upper()}{self.outcome[1:]}: {reason}."
+        return f"{self._outcome}: {reason}."
 
     @property
     def sentence(self) -> str:
         """The outcome, and each claim with its numbers."""
-        outcome = f"{self.outcome[0].upper()}{self.outcome[1:]}"
-        return f"{outcome}: {'; '.join(claim.sentence for claim in self.claims) or 'nothing was measured'}."
+        parts = [*self.failures, *(claim.sentence for claim in self.claims)]
+        return f"{self._outcome}: {'; '.join(parts) or 'nothing was measured'}."
+
+    @property
+    def _outcome(self) -> str:
+        return f"{self.outcome[0].upper()}{self.outcome[1:]}"
 
 
-def guessing_error(classes: int) -> float:
-    """The error in percent of naming a class at random."""
-    return 100 * (1 - 1 / classes)
-
-
-def has_learned(leads: Sequence[float]) -> Claim:
-    """The condition that a net is at least 10 points of error better than guessing.
-
-    Args:
-        leads: of the worst net of each seed.
-    """
-    text = f"all nets are {LEARNED:.0f} points better than guessing"
-    return Claim(text, leads, above=LEARNED, unit="points", is_condition=True)
-
-
-def resolution(error: float, images: int) -> float:
-    """The least difference of two errors, in percentage points, that so many images tell from chance (95 %).
+def has_learned(worst: Sequence[Estimate], guessing: Sequence[float], who: str = "all nets are") -> Claim:
+    """The condition that nets are at least 10 points of error better than guessing.
 
     Args:
-        error: about which both are, in percent.
-        images: that both are measured on.
+        worst: the highest error of the nets, of each seed.
+        guessing: :func:`resnet_det.explain.estimates.guessing_error` of the images of each seed.
     """
-    share = min(max(error / 100, 1 / images), 1 - 1 / images)
-    return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / images)
+    text = f"{who} {LEARNED:.0f} points better than guessing"
+    values = [combine((-1, error), constant=chance) for error, chance in zip(worst, guessing, strict=True)]
+    return Claim(text, values, above=LEARNED, unit="points", is_condition=True)
