@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from resnet_det.errors import InputError
@@ -11,7 +11,7 @@ from resnet_det.explain.estimates import Estimate
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.nets import Net
 from resnet_det.explain.settings import FULL, Settings
-from resnet_det.explain.verdicts import DRAWS, SEEDS, Claim, Verdict
+from resnet_det.explain.verdicts import Claim
 
 Numbers = Mapping[str, Any]
 
@@ -91,18 +91,6 @@ class Experiment:
         if not self.least_depths <= len(depths) <= most:
             right = "one" if self.most_depths == 1 else f"{self.least_depths} or more"
             raise InputError(f"--depths {' '.join(map(str, depths))}: {self.name} takes {right} of them")
-
-    def conclude(self, numbers: Sequence[Numbers], *, same_nets: bool = False, failures: Sequence[str] = ()) -> Verdict:
-        """What follows from the numbers of all seeds.
-
-        Args:
-            same_nets: the nets come from elsewhere, so that seeds draw other images for the same ones.
-            failures: what kept other seeds from being measured.
-        """
-        claims = self.judge(numbers) if numbers else []
-        if same_nets:
-            claims = [replace(one, repeats=DRAWS) if one.repeats == SEEDS else one for one in claims]
-        return Verdict(claims, failures)
 
 
 def over_seeds(numbers: Sequence[Numbers], value: Callable[[Numbers], float | None]) -> list[Estimate]:

@@ -118,11 +118,11 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     return [
         Claim(
             f"in residual nets with BN gradients change less than exponentially: from {shallow} to {depth} layers, "
-            "decades a block shrink",
+            "decades a block get fewer",
             [combine((-1, one), constant=100) for one in left("residual with BN")],
             above=100 - FEWER,
             below=100 - AS_MANY,
-            unit="% of them are gone",
+            unit="%",
         ),
         Claim(
             f"in plain nets with BN gradients change exponentially: from {shallow} to {depth} layers, decades a block "

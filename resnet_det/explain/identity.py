@@ -6,13 +6,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from resnet_det.explain.estimates import Estimate, guessing_error, share
+from resnet_det.explain.estimates import Estimate, combine, guessing_error, share
 from resnet_det.explain.experiment import Experiment, Numbers, Shown, Source, Table, over_seeds
 from resnet_det.explain.lab import Lab
 from resnet_det.explain.responses import measure_responses
 from resnet_det.explain.settings import Settings
 from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
 from resnet_det.visualization import charts
+
+LITTLE = 0.5  # of its input that a block adds
 
 
 def measure(lab: Lab, settings: Settings, seed: int) -> dict[str, Any]:
@@ -45,12 +47,21 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
 
     worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
     claims = [has_learned(worst, [one["guessing"] for one in numbers])]
+    added = over_seeds(numbers, lambda one: mean_of(one, f"residual-{deep}", "blocks"))
+    claims.append(
+        Claim(
+            f"a block of residual-{deep} adds less than half of its input: 100 % less what it adds",
+            [combine((-100, one), constant=100) for one in added],
+            above=100 * (1 - LITTLE),
+            unit="%",
+        )
+    )
     if any(net["plain"] and net["depth"] == deep for net in nets):
         claims.append(
             Claim(
                 f"layers of residual-{deep} respond less than those of plain-{deep}",
                 ratio((f"plain-{deep}", "layers"), (f"residual-{deep}", "layers")),
-                unit="% less",
+                unit="%",
             )
         )
     if deep > shallow:
@@ -60,7 +71,7 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
         ):
             if mean_of(numbers[0], f"residual-{shallow}", what) is not None:
                 values = ratio((f"residual-{shallow}", what), (f"residual-{deep}", what))
-                claims.append(Claim(text, values, unit="% less"))
+                claims.append(Claim(text, values, unit="%"))
     return claims
 
 
@@ -114,9 +125,10 @@ IDENTITY = Experiment(
             "arXiv 1612.07771, abstract",
         ),
     ],
-    rule="By means over layers and blocks: layers of the deepest residual net respond less than those of the plain net "
-    "of its depth, and than those of the shallowest residual net; its blocks add less, relative to their input (of "
-    "those whose shortcut is the identity). With weights from elsewhere, which are of residual nets, the rest counts. "
+    rule="By means over layers and blocks, beyond the margin: of the deepest residual net, a block adds less than half "
+    "of its input (of blocks whose shortcut is the identity), and less than one of the shallowest residual net; its "
+    "layers respond less than those of the plain net of its depth, and than those of the shallowest residual net. Of "
+    "nets from elsewhere, what takes a plain net, or two depths, counts where they are given. "
     f"A condition: all nets are {LEARNED:.0f} points better than guessing.",
     measure=measure,
     judge=judge,

@@ -24,7 +24,7 @@ class Settings:
     depths: tuple[int, ...]
     images: int = 5000
     test_images: int = 1000
-    iterations: int = 3300
+    iterations: int = 3000
     batch: int = 32
     evaluations: int = 5
     probes: int = 500

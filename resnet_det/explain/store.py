@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resnet_det.errors import InputError
 from resnet_det.explain.experiment import Experiment, Numbers
-from resnet_det.explain.verdicts import Verdict
+from resnet_det.explain.verdicts import DRAWS, SEEDS, Verdict
 from resnet_det.outputs import make_folder
 
 _KEYS = {"experiment", "variant", "seed", "settings", "data", "numbers", "command", "machine", "seconds", "failure"}
@@ -97,9 +97,11 @@ def collect_numbers(seeds: Sequence[Measured]) -> list[Numbers]:
 
 def conclude(experiment: Experiment, seeds: Sequence[Measured]) -> Verdict:
     """What follows from all seeds of an experiment in one variant."""
-    failures = list(dict.fromkeys(one.failure for one in seeds if one.failure))
-    same_nets = any(one.variant == "weights" for one in seeds)
-    return experiment.conclude(collect_numbers(seeds), same_nets=same_nets, failures=failures)
+    numbers = collect_numbers(seeds)
+    claims = experiment.judge(numbers) if numbers else []
+    if any(one.variant == "weights" for one in seeds):
+        claims = [replace(one, repeats=DRAWS) if one.repeats == SEEDS else one for one in claims]
+    return Verdict(claims, list(dict.fromkeys(one.failure for one in seeds if one.failure)))
 
 
 def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> None:

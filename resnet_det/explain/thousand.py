@@ -91,7 +91,7 @@ def judge(numbers: Sequence[Numbers]) -> list[Claim]:
             over_seeds(numbers, lambda one: 100 * (1 - one["memory"][1]["tensors"] / one["memory"][0]["tensors"])),
             above=SAVED,
             below=0.0,
-            unit="% saved",
+            unit="%",
         ),
     ]
 

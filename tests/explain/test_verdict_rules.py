@@ -242,7 +242,8 @@ def identity_numbers(plain, shallow, deep, error=20.0):
         ([identity_numbers(1.0, 0.5, 0.3), identity_numbers(1.0, 0.5, 0.32)], CONFIRMED),
         ([identity_numbers(1.0, 0.5, 0.3), identity_numbers(1.0, 0.5, 0.49)], NOT_SHOWN),  # seeds differ too much
         ([identity_numbers(0.2, 0.5, 0.3)], NOT_CONFIRMED),
-        ([identity_numbers(1.0, 0.3, 0.5)], NOT_CONFIRMED),
+        ([identity_numbers(1.0, 0.3, 0.45)], NOT_CONFIRMED),
+        ([identity_numbers(2.0, 1.5, 0.8)], NOT_CONFIRMED),  # less than others, and more than a little
         ([identity_numbers(1.0, 0.3, 0.5, error=89.0)], NOT_SHOWN),
     ],
 )
