@@ -1,10 +1,11 @@
-"""What a ResNet is made of, in plain values: the table of depths, and specs that modules are built from. No torch."""
+"""What a ResNet is made of, in plain values: specs that modules are built from. No torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 
+from resnet_det.depths import depths_of, find_depth
 from resnet_det.stage_specs import StagesSpec, check_stages, fill_stages
 
 # Parts that are chosen by name; modeling has a class for each. A stem has the stride behind its name.
@@ -13,40 +14,6 @@ SHORTCUT_NAMES = ("projection", "avg_down", "pad", "none")
 
 # Output channels of a stage, divided by the channels of its 3x3 convolutions at 64 channels per group.
 BLOCK_EXPANSION = {"basic": 1, "bottleneck": 4}
-
-
-@dataclass(frozen=True)
-class DepthSpec:
-    """The block and the number of blocks in res2 to res5 behind a depth."""
-
-    block: str
-    stage_blocks: tuple[int, ...]
-
-
-# arXiv 1512.03385, table 1; 200 is of 1603.05027, section 5; 10, 14 and 26 are timm's (one, two blocks a stage).
-# This is the only place where depths are written down.
-DEPTHS = {
-    10: DepthSpec("basic", (1, 1, 1, 1)),
-    14: DepthSpec("bottleneck", (1, 1, 1, 1)),
-    18: DepthSpec("basic", (2, 2, 2, 2)),
-    26: DepthSpec("bottleneck", (2, 2, 2, 2)),
-    34: DepthSpec("basic", (3, 4, 6, 3)),
-    50: DepthSpec("bottleneck", (3, 4, 6, 3)),
-    101: DepthSpec("bottleneck", (3, 4, 23, 3)),
-    152: DepthSpec("bottleneck", (3, 8, 36, 3)),
-    200: DepthSpec("bottleneck", (3, 24, 36, 3)),
-}
-
-
-def find_depth(depth: int) -> DepthSpec:
-    """The block and stages of a ResNet of ``depth`` weighted layers.
-
-    Raises:
-        ValueError: no ResNet of that depth is in the table.
-    """
-    if depth not in DEPTHS:
-        raise ValueError(f"depth is {depth!r}; choose one of {', '.join(map(str, DEPTHS))}")
-    return DEPTHS[depth]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,11 +257,6 @@ def _check_attention(spec: ResNetSpec) -> list[str]:
     if any(width % heads for width in widths):
         problems.append(f"attention_heads is {heads}, which does not divide the {min(widths)} channels of a bottleneck")
     return problems
-
-
-def depths_of(block: str) -> str:
-    """The depths in the table that use ``block``, for messages."""
-    return ", ".join(str(depth) for depth, spec in DEPTHS.items() if spec.block == block)
 
 
 def make_spec(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from resnet_det.specs import DEPTHS, ResNetSpec, check_resnet_spec, find_depth
+from resnet_det.depths import DEPTHS, find_depth
+from resnet_det.specs import ResNetSpec, check_resnet_spec
 
 
 def make_spec(**changes):

@@ -14,9 +14,9 @@ import torch
 from detectron2.modeling import build_model
 
 from resnet_det.analysis import analyze_model, calibrate_norms_, format_costs, plot_costs, write_costs
+from resnet_det.depths import DEPTHS
 from resnet_det.engine import setup_model_cfg
 from resnet_det.errors import InputError
-from resnet_det.specs import DEPTHS
 
 
 def main() -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from detectron2.config import CfgNode
 
 from resnet_det.config.keys import resnet_defaults
+from resnet_det.depths import depths_of
 from resnet_det.errors import InputError
-from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, depths_of, make_spec
+from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, make_spec
 
 # Keys by which other builders change the ResNet, each with the value that does not.
 _FOREIGN_KEYS = {

@@ -12,12 +12,13 @@ from detectron2.modeling import Backbone
 from detectron2.modeling import ResNet as Detectron2ResNet
 from torch import nn
 
+from resnet_det.depths import find_depth
 from resnet_det.modeling.blocks import BLOCKS
 from resnet_det.modeling.checkpointing import run_checkpointed
 from resnet_det.modeling.norms import make_norm
 from resnet_det.modeling.stems import make_stem
 from resnet_det.modeling.views import ModuleLists, list_of_modules
-from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, find_depth, make_spec
+from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, make_spec
 from resnet_det.stage_specs import check_names, name_stages
 
 # With checkpointing, of so many blocks the first one's input is kept. Fewer keep more inputs; more are computed again
@@ -218,7 +219,7 @@ class ResNet(ModuleLists, Detectron2ResNet):
         """The four stages of a ResNet of ``depth``, for ``ResNet(stem, stages)`` and LazyConfig.
 
         Args:
-            depth: one of the table in :mod:`resnet_det.specs`.
+            depth: one of the table in :mod:`resnet_det.depths`.
             block_class: None takes the block of ``depth``.
             kwargs: other arguments of the blocks, as in :meth:`make_stage`; channels and strides follow from ``depth``.
 

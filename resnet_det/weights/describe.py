@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from resnet_det.densenet_specs import DENSENETS, DenseNetSpec
-from resnet_det.specs import DEPTHS, ResNetSpec
+from resnet_det.depths import DEPTHS
+from resnet_det.specs import ResNetSpec
 
 
 def describe_resnet(block: str, stage_blocks: Sequence[int], num_groups: int = 1, width_per_group: int = 64) -> str:
