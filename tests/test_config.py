@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_backbone
 
 from resnet_det import ResNet, add_resnet_det_config
-from resnet_det.config import check_cfg, read_resnet_spec
+from resnet_det.config import check_cfg, merge_cfg, read_resnet_spec
 from resnet_det.errors import InputError
 
 
@@ -140,3 +140,29 @@ def test_every_key_is_documented_with_its_default(default_cfg, request):
         table = text.split(f"## {section}:")[1].split("\n## ")[0]
         documented = dict(re.findall(r"^\| `([A-Z_.0-9]+)` \| `([^|]*)` \|", table, re.MULTILINE))
         assert {key: ast.literal_eval(value) for key, value in documented.items()} == dict(all_keys(node)), section
+
+
+def test_whole_numbers_stand_for_fractions(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text("RESNET_DET: {CLASSIFICATION: {FLIP: 0}, TRAIN: {EMA_DECAY: 0}}\nSOLVER: {BASE_LR: 1}")
+    cfg = merge_cfg(str(path), ["RESNET_DET.CLASSIFICATION.MIXUP", "1", "RESNET_DET.DATA.COPY_PASTE.PROB", 1])
+    data = cfg.RESNET_DET
+    found = [data.CLASSIFICATION.FLIP, data.TRAIN.EMA_DECAY, cfg.SOLVER.BASE_LR, data.CLASSIFICATION.MIXUP]
+    found.append(data.DATA.COPY_PASTE.PROB)
+    assert found == [0, 0, 1, 1, 1]
+    assert {type(value) for value in found} == {float}
+    with pytest.raises(InputError, match="Type mismatch"):
+        merge_cfg("", ["RESNET_DET.CLASSIFICATION.FLIP", "True"])
+    with pytest.raises(InputError, match="Type mismatch"):
+        merge_cfg("", ["RESNET_DET.CLASSIFICATION.SIZE_TRAIN", "0.5"])
+
+
+@pytest.mark.parametrize(("said", "channels"), [(256, 64), (16, 16)])
+def test_channels_that_count_as_not_set_are_told_where_the_net_is_built(default_cfg, said, channels, caplog):
+    default_cfg.MODEL.BACKBONE.NAME = "build_resnet_det_backbone"
+    default_cfg.MODEL.RESNET_DET.BLOCK, default_cfg.MODEL.RESNET_DET.STAGE_BLOCKS = "basic", [1]
+    default_cfg.MODEL.RESNETS.OUT_FEATURES, default_cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = ["res2"], said
+    caplog.set_level("INFO")
+    assert build_backbone(default_cfg).output_shape()["res2"].channels == channels
+    told = "RES2_OUT_CHANNELS 256 is Detectron2's default and counts as not set: basic blocks get 64"
+    assert (told in caplog.text) == (said == 256)

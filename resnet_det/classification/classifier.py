@@ -11,9 +11,8 @@ from detectron2.config import CfgNode
 from torch import nn
 from torchvision.transforms import v2
 
-from resnet_det.config import read_resnet_spec
 from resnet_det.errors import InputError
-from resnet_det.modeling import ResNet
+from resnet_det.modeling import build_resnet
 
 
 class Classifier(nn.Module):
@@ -92,16 +91,16 @@ def build_classifier(cfg: CfgNode, *, backbone: nn.Module | None = None) -> Clas
             ``make_resnet(18, num_classes=10)``.
 
     Raises:
-        InputError: there are no classes in ``cfg``, ``backbone`` has another number of them, or no ResNet is as
-            MODEL.RESNETS says.
+        InputError: there are no classes in ``cfg``, ``backbone`` has no head or one of another number of them, or no
+            ResNet is as MODEL.RESNETS says.
     """
     num_classes, keys = len(cfg.RESNET_DET.CLASSES.NAMES), cfg.RESNET_DET.CLASSIFICATION
     if num_classes < 2:
         raise InputError("RESNET_DET.CLASSES.NAMES: two classes or more are needed; data sets give them their names")
     if backbone is None:
-        backbone = ResNet.from_spec(read_resnet_spec(cfg, num_classes=num_classes))
-    elif getattr(backbone, "num_classes", num_classes) != num_classes:
-        raise InputError(f"the backbone's head has {backbone.num_classes} classes, and the data have {num_classes}")
+        backbone = build_resnet(cfg, num_classes=num_classes)
+    else:
+        _check_head(backbone.to(cfg.MODEL.DEVICE), num_classes, channels=len(cfg.MODEL.PIXEL_MEAN), size=keys.SIZE_TEST)
     return Classifier(
         backbone,
         num_classes,
@@ -113,3 +112,31 @@ def build_classifier(cfg: CfgNode, *, backbone: nn.Module | None = None) -> Clas
         mixup=keys.MIXUP,
         cutmix=keys.CUTMIX,
     ).to(cfg.MODEL.DEVICE)
+
+
+def _check_head(backbone: nn.Module, num_classes: int, *, channels: int, size: int) -> None:
+    """Let ``backbone`` look at an image, and see whether logits come out.
+
+    Raises:
+        InputError: it has no head of ``num_classes`` classes.
+    """
+    was_training = {module: module.training for module in backbone.modules()}
+    device = next((parameter.device for parameter in backbone.parameters()), None)
+    try:
+        with torch.no_grad():
+            found = backbone.eval()(torch.zeros(1, channels, size, size, device=device))
+    finally:
+        for module, training in was_training.items():
+            module.training = training
+    logits = found.get("linear") if isinstance(found, dict) else None
+    if not isinstance(logits, torch.Tensor):
+        given = f"{', '.join(map(str, found)) or 'nothing'}" if isinstance(found, dict) else type(found).__name__
+        raise InputError(
+            f'the backbone gives {given}, and no "linear", which are the logits of a head: make_resnet(..., '
+            f"num_classes={num_classes}) has one"
+        )
+    if logits.shape != (1, num_classes):
+        raise InputError(
+            f"the backbone's head gives logits {tuple(logits.shape)} for an image, and the data have {num_classes} "
+            f"classes: (1, {num_classes}) would be right"
+        )

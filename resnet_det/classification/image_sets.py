@@ -68,6 +68,8 @@ def load_image_set(path: str | Path, *, split: str = "train") -> ImageSet:
     Args:
         path: a folder with a folder of images for each class; a tar file of class/name.jpg, or of key.jpg and key.cls
             (WebDataset), or a folder of such shards; a folder with CIFAR's files as they are published, or one file.
+            Classes of folders and tar files are numbered by their names sorted as text ("10" before "2"), CIFAR's as
+            its files number them.
         split: "train" or "test": which of CIFAR's files of a folder are meant.
 
     Raises:
@@ -183,8 +185,7 @@ def _from_tars(path: Path, shards: Sequence[Path]) -> ImageSet:
         names = [Path(entry["file_name"]).parent.name for entry in members]
         if not all(names):
             raise InputError(f"{path}: {members[names.index('')]['file_name']} is in no folder, which is its class")
-    as_numbers = all(name.isdigit() for name in names)
-    classes = sorted(set(names), key=int if as_numbers else None)
+    classes = sorted(set(names))  # as text, numbers too: the order that folders of the same names have
     numbers = {name: number for number, name in enumerate(classes)}
     labels = [numbers[name] for name in names]
     dicts = (

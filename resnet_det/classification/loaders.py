@@ -5,7 +5,7 @@ Its keys: "image" (N, C, H, W) uint8 in the order of INPUT.FORMAT, "label" (N,) 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -23,19 +23,15 @@ from resnet_det.classification.augmentation import (
     fits_batches,
 )
 from resnet_det.classification.image_sets import ImageSet
-from resnet_det.classification.memory import ADVICE
+from resnet_det.data.loading.bad_images import ABOUT_THE_IMAGE, SKIP_ADVICE, SKIPPED, make_bad_image_error
 from resnet_det.data.loading.dicts import choose_evenly
-from resnet_det.data.loading.loader import (
-    ABOUT_THE_IMAGE,
-    SKIPPED,
-    ListLoader,
-    TrainBatchSampler,
-    make_train_loader,
-)
+from resnet_det.data.loading.loader import ListLoader, TrainBatchSampler, make_train_loader
 from resnet_det.engine.loaders import pins_memory
 from resnet_det.errors import InputError
 
 Batch = list[dict[str, Any]]
+
+TEST_ADVICE = "All images of a test set have to be readable: mend this one, or take it away"
 
 
 def build_train_loader(cfg: CfgNode, images: ImageSet, *, seed: int, start_step: int = 0) -> Iterable[Batch]:
@@ -65,7 +61,7 @@ def build_train_loader(cfg: CfgNode, images: ImageSet, *, seed: int, start_step:
         collate_fn=collate,
         **options,
     )
-    return _Checked(loader, ADVICE)
+    return _Checked(loader, SKIP_ADVICE)
 
 
 def build_test_loader(cfg: CfgNode, images: ImageSet) -> Iterable[Batch]:
@@ -74,7 +70,7 @@ def build_test_loader(cfg: CfgNode, images: ImageSet) -> Iterable[Batch]:
     With RESNET_DET.TEST.MAX_IMAGES, so many from all over the set.
     """
     test, workers = cfg.RESNET_DET.TEST, cfg.DATALOADER.NUM_WORKERS
-    chosen = choose_evenly(range(len(images)), test.MAX_IMAGES or len(images))
+    chosen = choose_test_images(cfg, images)
     places = [chosen[number] for number in InferenceSampler(len(chosen))]
     mapper = _Mapper(cfg, images, build_test_transform(cfg))
     loader = ListLoader(
@@ -85,7 +81,12 @@ def build_test_loader(cfg: CfgNode, images: ImageSet) -> Iterable[Batch]:
         prefetch_factor=cfg.RESNET_DET.DATA.PREFETCH_FACTOR if workers and images.pixels is None else None,
         collate_fn=collate,
     )
-    return _Checked(loader, "All images of a test set have to be readable")
+    return _Checked(loader, TEST_ADVICE)
+
+
+def choose_test_images(cfg: CfgNode, images: ImageSet) -> Sequence[int]:
+    """The places of the images that are evaluated: all, or RESNET_DET.TEST.MAX_IMAGES from all over the set."""
+    return choose_evenly(range(len(images)), cfg.RESNET_DET.TEST.MAX_IMAGES or len(images))
 
 
 class _Mapper:
@@ -99,9 +100,8 @@ class _Mapper:
         pixels = self.transform(torch.from_numpy(image).permute(2, 0, 1))
         if self.image_format == "BGR":
             pixels = pixels.flip(0)
-        sample = {"image": pixels.contiguous(), "label": int(self.images.labels[entry["place"]])}
-        problem = self.images.problems.get(entry["place"])
-        return {**sample, "image_id": entry["file_name"], **({SKIPPED: [problem]} if problem else {})}
+        label = int(self.images.labels[entry["place"]])
+        return {"image": pixels.contiguous(), "label": label, "image_id": entry["file_name"]}
 
 
 class _TestDataset(Dataset):
@@ -142,8 +142,7 @@ class _Checked:
         for batch in self.loader:
             if batch[0].get("failed"):
                 name, problem = batch[0][SKIPPED][-1]
-                about = problem.partition(name)  # which most problems name themselves
-                raise InputError(f"{name}{about[2] or f': {problem}'}. {self.advice}")
+                raise make_bad_image_error(name, problem, self.advice)
             yield batch
 
 
@@ -166,13 +165,13 @@ class _MemoryLoader:
             places, positions = zip(*chosen, strict=True)
             index = torch.tensor(places)
             pixels, labels = self.augment(self.pixels[index], positions), self.labels[index]
-            batch = {
-                "image": pixels.pin_memory() if self.pins_memory else pixels,
-                "label": labels.pin_memory() if self.pins_memory else labels,
-                "image_id": [self.images.dicts[place]["file_name"] for place in places],
-            }
-            notes = [self.images.problems[place] for place in places if place in self.images.problems]
-            yield [{**batch, SKIPPED: notes} if notes else batch]
+            yield [
+                {
+                    "image": pixels.pin_memory() if self.pins_memory else pixels,
+                    "label": labels.pin_memory() if self.pins_memory else labels,
+                    "image_id": [self.images.dicts[place]["file_name"] for place in places],
+                }
+            ]
 
 
 def _order_channels(pixels: np.ndarray, image_format: str) -> torch.Tensor:

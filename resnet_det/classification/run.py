@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.engine import HookBase, hooks
-from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
@@ -18,44 +16,33 @@ from torch import nn
 from resnet_det.classification.classifier import build_classifier
 from resnet_det.classification.evaluation import evaluate_classifier
 from resnet_det.classification.image_sets import ImageSet, load_image_set
-from resnet_det.classification.loaders import build_test_loader, build_train_loader
+from resnet_det.classification.loaders import TEST_ADVICE, build_test_loader, build_train_loader, choose_test_images
 from resnet_det.classification.memory import keep_in_memory
-from resnet_det.classification.weights import describe_training, write_weights
-from resnet_det.config import check_classification_cfg, merge_cfg, set_classification_defaults_
+from resnet_det.classification.weights import describe_backbone, describe_training, write_weights
+from resnet_det.config import check_classification_cfg, merge_cfg, read_resnet_spec, set_classification_defaults_
 from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
+from resnet_det.engine.configured_run import ConfiguredRun
 from resnet_det.engine.epochs import set_length_in_epochs_
-from resnet_det.engine.hooks import (
-    BestWeights,
-    CheckpointHook,
-    EvaluationHook,
-    ProfileHook,
-    ProgressHook,
-    SignalHook,
-    SkippedImagesHook,
-    ThroughputHook,
-)
-from resnet_det.engine.initial_weights import check_from_scratch, load_initial_weights, prepare_weights
-from resnet_det.engine.life import TrainingRun
-from resnet_det.engine.metrics import PERIOD
+from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
 from resnet_det.engine.model_setup import compile_backbone_, set_up_torch
 from resnet_det.engine.precision import autocast_for_tests
-from resnet_det.engine.resuming import take_matched_keys_
+from resnet_det.engine.resuming import MATCHED, name_facts, read_keys, take_matched_keys_
 from resnet_det.engine.run_folder import choose_start, clear_run
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu
 from resnet_det.engine.step import TrainStep
-from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.errors import InputError
 from resnet_det.modeling import speed_up_on_cpus_
+from resnet_det.weights import describe_net
 
 logger = logging.getLogger(__name__)
 
 # With another value of these a run that is resumed would not see the batches it would have seen, or be another model.
 _FIXED = (
-    *("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1", "SOLVER.IMS_PER_BATCH"),
-    *("RESNET_DET.TRAIN.ACCUMULATE", "RESNET_DET.TRAIN.OPTIMIZER", "RESNET_DET.CLASSIFICATION.REPEATS"),
+    *(*MATCHED, "SOLVER.IMS_PER_BATCH", "RESNET_DET.TRAIN.ACCUMULATE", "RESNET_DET.TRAIN.OPTIMIZER"),
+    "RESNET_DET.CLASSIFICATION.REPEATS",
 )
 
 
@@ -101,7 +88,8 @@ def train_classifier(
     Raises:
         InputError: something in ``cfg`` or the data cannot work, or the loss is not finite.
     """
-    start = prepare_run(cfg, resume=resume, overwrite=overwrite, train_set=train_set, test_set=test_set)
+    data = {"train_set": train_set, "test_set": test_set}
+    start = prepare_run(cfg, resume=resume, overwrite=overwrite, backbone=backbone, **data)
     if comm.is_main_process():
         Path(start.cfg.OUTPUT_DIR, "config.yaml").write_text(start.cfg.dump(), encoding="utf-8")
     return run_training(start, backbone=backbone)
@@ -128,11 +116,13 @@ def prepare_run(
     overwrite: bool = False,
     train_set: ImageSet | None = None,
     test_set: ImageSet | None = None,
+    backbone: nn.Module | None = None,
     keep: Sequence[str] = (),
 ) -> Start:
     """Check ``cfg`` and the data, and clear OUTPUT_DIR if that is asked for.
 
     Args:
+        backbone: see :func:`train_classifier`.
         keep: files besides MODEL.WEIGHTS that ``overwrite`` may not delete.
 
     Raises:
@@ -162,7 +152,11 @@ def prepare_run(
         )
     set_length_in_epochs_(cfg, lambda: len(train_set))
     if checkpoint is None:
-        prepare_weights(cfg)
+        if backbone is None:
+            net = describe_net(read_resnet_spec(cfg, num_classes=len(train_set.classes)))
+        else:
+            net = describe_backbone(backbone)
+        prepare_weights(cfg, net=net)
     else:
         take_matched_keys_(cfg, checkpoint)
     if overwrite and not resume:
@@ -180,8 +174,9 @@ def load_images(cfg: CfgNode, split: str) -> ImageSet:
     set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     images = load_image_set(cfg.DATASETS[split.upper()][0], split=split)
     logger.info("%s: %d images of %d classes", images.name, len(images), len(images.classes))
-    on_bad_image = cfg.RESNET_DET.DATA.ON_BAD_IMAGE if split == "train" else "raise"
-    return keep_in_memory(images, cfg.RESNET_DET.CLASSIFICATION.MEMORY_MIB, on_bad_image=on_bad_image)
+    keys = cfg.RESNET_DET
+    rule = {"on_bad_image": keys.DATA.ON_BAD_IMAGE} if split == "train" else {"advice": TEST_ADVICE}
+    return keep_in_memory(images, keys.CLASSIFICATION.MEMORY_MIB, **rule)
 
 
 def set_classes_(cfg: CfgNode, train_set: ImageSet | None, test_set: ImageSet | None) -> None:
@@ -217,7 +212,7 @@ def run_training(start: Start, *, backbone: nn.Module | None = None) -> dict[str
     return results
 
 
-class ClassificationRun(TrainingRun):
+class ClassificationRun(ConfiguredRun):
     """A run as of tools/train_net.py: the same steps, checkpoints and hooks."""
 
     def __init__(self, start: Start, backbone: nn.Module | None = None) -> None:
@@ -239,41 +234,16 @@ class ClassificationRun(TrainingRun):
             optimizer,
             seed=seed,
         )
+        step.skipped.update(self.train_set.problems.values())
         scheduler = build_lr_scheduler(cfg, optimizer)
-        super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=_read_fixed(start))
-        self.checkpointer.facts = describe_training(cfg)
+        fixed = _read_fixed(start, model.backbone)
+        super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=fixed)
+        self.checkpointer.facts = describe_training(cfg, model.backbone)
         self.register_hooks(self.build_hooks())
 
-    def build_hooks(self) -> list[HookBase]:
-        """The detectors' hooks, in their order (``engine/hooks``)."""
-        cfg, train = self.cfg, self.cfg.RESNET_DET.TRAIN
-        images = cfg.SOLVER.IMS_PER_BATCH * train.ACCUMULATE
-        self.signals = SignalHook(train.GRACE_SECONDS)
-        self.checkpoint_hook = CheckpointHook(cfg.SOLVER.CHECKPOINT_PERIOD, train.KEEP_CHECKPOINTS)
-        if train.BEST_METRIC:
-            self.best = BestWeights(train.BEST_METRIC, patience=train.EARLY_STOPPING, direction=train.BEST_DIRECTION)
-        built: list[HookBase] = [hooks.IterationTimer(), ThroughputHook(images), hooks.LRScheduler()]
-        built += [self.checkpoint_hook, self.signals]
-        if train.PROFILE and comm.is_main_process():
-            built.append(ProfileHook(cfg.OUTPUT_DIR))
-        if self.test_set is not None:
-            built.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self.evaluate, self.best))
-        built.append(SkippedImagesHook(cfg.OUTPUT_DIR))
-        if comm.is_main_process():
-            built.append(hooks.PeriodicWriter(build_writers(cfg, self.max_iter), period=PERIOD))
-            if shows_progress():
-                built.append(ProgressHook(images))
-        return built
-
-    def load_initial_weights(self) -> None:
-        load_initial_weights(self.cfg, self.checkpointer.model)
-
     def describe_data(self) -> dict[str, Any]:
-        sets = {"trained on": self.train_set, "evaluated on": self.test_set}
-        return {what: describe(images) for what, images in sets.items() if images is not None}
-
-    def check_results(self, results: dict[str, Any]) -> None:
-        verify_results(self.cfg, results)
+        facts = {"trained on": describe(self.train_set, len(self.train_set) - len(self.skipped))}
+        return facts | ({} if self.test_set is None else describe_test(self.cfg, self.test_set))
 
     def evaluate(self) -> dict[str, Any]:
         with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
@@ -290,16 +260,20 @@ def tell(results: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value:.4g}" for name, value in results["classification"].items())
 
 
-def describe(images: ImageSet) -> dict[str, Any]:
-    return {images.name: {"images": len(images) - len(images.problems), "classes": len(images.classes)}}
+def describe_test(cfg: CfgNode, images: ImageSet) -> dict[str, Any]:
+    """What is evaluated, for results.json."""
+    return {"evaluated on": describe(images, len(choose_test_images(cfg, images)))}
 
 
-def _read_fixed(start: Start) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key in _FIXED:
-        value: Any = start.cfg
-        for part in key.split("."):
-            value = value[part]
-        values[key] = list(value) if isinstance(value, list | tuple) else value
+def describe(images: ImageSet, used: int) -> dict[str, Any]:
+    """
+    Args:
+        used: how many of the images.
+    """
+    return {images.name: {"images": used, "classes": len(images.classes)}}
+
+
+def _read_fixed(start: Start, backbone: nn.Module) -> dict[str, Any]:
     images = start.train_set
-    return {**values, "the number of training images": len(images), "the classes": list(images.classes)}
+    data = {"the number of training images": len(images), "the classes": list(images.classes)}
+    return {**read_keys(start.cfg, _FIXED), **data, **name_facts(describe_backbone(backbone))}

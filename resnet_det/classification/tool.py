@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 from resnet_det.classification.classifier import build_classifier
 from resnet_det.classification.image_sets import find_splits
 from resnet_det.classification.run import (
-    describe,
+    describe_test,
     evaluate,
     load_images,
     make_classification_cfg,
@@ -36,6 +37,8 @@ from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu, shorte
 from resnet_det.errors import InputError
 from resnet_det.evaluation import write_results
 from resnet_det.modeling import speed_up_on_cpus_
+
+logger = logging.getLogger(__name__)
 
 EPILOG = """
 Data are folders with a folder of images for each class (photos/train/cat/1.jpg), tar files of class/name.jpg or of
@@ -79,7 +82,7 @@ def train_or_evaluate_classifier(args: argparse.Namespace) -> dict[str, Any] | N
         Results, also in OUTPUT_DIR/results.json; None in other processes than the first.
     """
     logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
-    cfg = _read_cfg(args)
+    cfg = read_cfg(args)
     if args.eval_only:
         return _evaluate(cfg, args)
     start = prepare_run(cfg, resume=args.resume, overwrite=args.overwrite or args.fast_dev_run, keep=[args.config_file])
@@ -89,27 +92,51 @@ def train_or_evaluate_classifier(args: argparse.Namespace) -> dict[str, Any] | N
     return run_training(start)
 
 
-def _read_cfg(args: argparse.Namespace) -> CfgNode:
-    """
+def read_cfg(args: argparse.Namespace) -> CfgNode:
+    """The config that ``args`` describe, not checked.
+
     Raises:
         InputError: a key or value that no config has, or flags that exclude each other.
     """
     cfg = make_classification_cfg(args.config_file, args.opts or [])
     if args.data and (args.train_data or args.test_data):
         raise InputError("--data names both sets: give it alone, or --train-data and --test-data")
-    if args.data:
-        cfg.DATASETS.TRAIN, cfg.DATASETS.TEST = ((path,) for path in find_splits(args.data))
-    for split in ("train", "test"):
-        if getattr(args, f"{split}_data"):
-            cfg.DATASETS[split.upper()] = (getattr(args, f"{split}_data"),)
-    if args.train_data and not args.test_data and "DATASETS.TEST" not in (args.opts or []):
-        cfg.DATASETS.TEST = ()  # that of the config is of other data
+    _use_data(cfg, args)
     if args.fast_dev_run:
         if args.resume:
             raise InputError("--fast-dev-run tries things out anew: give it without --resume")
         shorten_(cfg)
         cfg.RESNET_DET.TEST.VAL_LOSS = False
     return cfg
+
+
+def _use_data(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Let DATASETS be what the flags name. What the config file has in its place is told.
+
+    With ``--train-data`` alone, nothing is tested on the set of the config file, which is of other data.
+
+    Raises:
+        InputError: a key of the command line names a set, too.
+    """
+    paths = dict(zip(("TRAIN", "TEST"), find_splits(args.data), strict=True)) if args.data else {}
+    flags = dict.fromkeys(paths, "--data")
+    for split, path in (("TRAIN", args.train_data), ("TEST", args.test_data)):
+        if path:
+            paths[split], flags[split] = path, f"--{split.lower()}-data"
+    for split, path in paths.items():
+        key = f"DATASETS.{split}"
+        if key in (args.opts or [])[::2]:
+            raise InputError(f"{flags[split]} and {key} both name the images to {split.lower()} on: leave one out")
+        if cfg.DATASETS[split]:
+            logger.info("%s %s takes the place of %s %s", flags[split], path, key, ", ".join(cfg.DATASETS[split]))
+        cfg.DATASETS[split] = (path,)
+    is_foreign = "TRAIN" in paths and "TEST" not in paths and "DATASETS.TEST" not in (args.opts or [])[::2]
+    if is_foreign and cfg.DATASETS.TEST:
+        logger.warning(
+            "Nothing is evaluated on %s, which is not of your data: --test-data PATH names your own set",
+            ", ".join(cfg.DATASETS.TEST),
+        )
+        cfg.DATASETS.TEST = ()
 
 
 def _set_up(cfg: CfgNode, args: argparse.Namespace) -> None:
@@ -146,6 +173,6 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
     if not comm.is_main_process():
         return None
     logger.info("%s: %s", images.name, tell(results))
-    write_results(results, cfg.OUTPUT_DIR, {"evaluated on": describe(images)})
+    write_results(results, cfg.OUTPUT_DIR, describe_test(cfg, images))
     note_evaluated(cfg.OUTPUT_DIR, weights or Path(cfg.MODEL.WEIGHTS))
     return results

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from detectron2.config import CfgNode
+from functools import cache
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
 
 from resnet_det.config.keys import resnet_defaults
-from resnet_det.config.resnet import read_resnet_spec
+from resnet_det.config.resnet import DEEPLAB_KEYS, FOREIGN_KEYS, read_resnet_spec
 from resnet_det.densenet_specs import DenseNetSpec, make_densenet_spec
 from resnet_det.errors import InputError
 from resnet_det.specs import ResNetSpec
 
 DENSENET_FPN_BACKBONE = "build_densenet_det_fpn_backbone"
 
-# Keys of MODEL.RESNETS that a DenseNet has no use for, each with Detectron2's default.
-_UNUSED = {
-    "NUM_GROUPS": 1,
-    "WIDTH_PER_GROUP": 64,
-    "STEM_OUT_CHANNELS": 64,
-    "RES2_OUT_CHANNELS": 256,
-    "RES5_DILATION": 1,
-    "DEFORM_ON_PER_STAGE": [False, False, False, False],
+# What of MODEL.RESNETS and MODEL.RESNET_DET means something to a DenseNet. All other keys must have their defaults.
+_USED = {
+    *("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NORM", "MODEL.RESNETS.OUT_FEATURES", "MODEL.RESNET_DET.CHECKPOINT_STAGES"),
+    *("MODEL.RESNET_DET.MATCH_WEIGHTS", "MODEL.RESNET_DET.CHECK_WEIGHTS", "MODEL.RESNET_DET.ALLOW_FROZEN_RANDOM"),
 }
-# Keys of MODEL.RESNET_DET that it does have.
-_OWN = ("CHECKPOINT_STAGES", "MATCH_WEIGHTS", "CHECK_WEIGHTS", "ALLOW_FROZEN_RANDOM")
 
 
 def read_densenet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> DenseNetSpec:
@@ -35,11 +32,10 @@ def read_densenet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> Dense
     Raises:
         InputError: a key has a value that no DenseNet can have, or is set and without a meaning for it.
     """
-    resnets, defaults = cfg.MODEL.RESNETS, resnet_defaults()
-    own = cfg.MODEL.get("RESNET_DET") or defaults
-    unused = {f"MODEL.RESNETS.{key}": (resnets[key], neutral) for key, neutral in _UNUSED.items()}
-    unused |= {f"MODEL.RESNET_DET.{key}": (own[key], defaults[key]) for key in defaults if key not in _OWN}
-    for key, (value, neutral) in unused.items():
+    resnets, own = cfg.MODEL.RESNETS, cfg.MODEL.get("RESNET_DET") or resnet_defaults()
+    for key, neutral in _unused_keys().items():
+        _, section, name = key.split(".")
+        value = cfg.MODEL.get(section, {}).get(name, neutral)
         if value != neutral:
             raise InputError(f"{key} is {value!r}, and a DenseNet has no such part: set it to {neutral!r}")
     try:
@@ -53,6 +49,14 @@ def read_densenet_spec(cfg: CfgNode, *, in_channels: int | None = None) -> Dense
         )
     except ValueError as error:
         raise InputError(f"MODEL.RESNETS: {error}") from None
+
+
+@cache
+def _unused_keys() -> dict[str, Any]:
+    """Keys of MODEL that describe other nets, Detectron2's and those of other builders, with their neutral values."""
+    known = {f"MODEL.RESNETS.{key}": value for key, value in get_cfg().MODEL.RESNETS.items()}
+    known |= {f"MODEL.RESNET_DET.{key}": value for key, value in resnet_defaults().items()}
+    return {key: value for key, value in (known | FOREIGN_KEYS | DEEPLAB_KEYS).items() if key not in _USED}
 
 
 def read_spec(cfg: CfgNode) -> ResNetSpec | DenseNetSpec:

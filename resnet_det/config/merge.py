@@ -11,7 +11,7 @@ import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from resnet_det.config.keys import add_resnet_det_config
-from resnet_det.config.yaml_files import merge_yaml_file
+from resnet_det.config.yaml_files import as_declared, merge_yaml_file
 from resnet_det.errors import InputError
 
 
@@ -71,7 +71,7 @@ def merge_opts(cfg: CfgNode, opts: list[str]) -> None:
         raise InputError(f"command line: KEY VALUE pairs expected, got {' '.join(opts)!r} (flags stand before them)")
     for key, value in zip(opts[::2], opts[1::2], strict=True):
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, as_declared(find_value(cfg, key), value)])
         except (KeyError, ValueError, AssertionError) as error:
             raise InputError(f"command line: {key} {value}: {explain_merge_error(cfg, error, key)}") from None
 
@@ -84,6 +84,14 @@ def explain_merge_error(cfg: CfgNode, error: Exception, key: str = "") -> str:
     key = key or text.split(":")[-1].strip()
     meant = difflib.get_close_matches(key, list(_all_keys(cfg)), n=1)
     return f"there is no key {key}" + (f"; did you mean {meant[0]}?" if meant else "")
+
+
+def find_value(cfg: CfgNode, key: str) -> Any:
+    """What ``cfg`` has under a key such as "SOLVER.BASE_LR"; None where there is no such key."""
+    value: Any = cfg
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, CfgNode) else None
+    return value
 
 
 def _all_keys(cfg: CfgNode, prefix: str = "") -> list[str]:

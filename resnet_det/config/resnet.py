@@ -10,7 +10,7 @@ from resnet_det.errors import InputError
 from resnet_det.specs import BLOCK_EXPANSION, AttentionSpec, DeformSpec, ResNetSpec, make_spec
 
 # Keys by which other builders change the ResNet, each with the value that does not.
-_FOREIGN_KEYS = {
+FOREIGN_KEYS = {
     "MODEL.BACKBONE.ANTI_ALIAS": False,
     "MODEL.RESNETS.ANTI_ALIAS": False,
     "MODEL.RESNETS.AVD": False,
@@ -20,8 +20,12 @@ _FOREIGN_KEYS = {
     "MODEL.RESNETS.DEFORM_INTERVAL": 1,
     "MODEL.RESNETS.RADIX": 1,
 }
-# Those of DeepLab's builder, which are read here too.
-_DEEPLAB_KEYS = ("STEM_TYPE", "RES4_DILATION", "RES5_MULTI_GRID")
+# Those of DeepLab's builder, which a ResNet reads too, with the values of a plain one.
+DEEPLAB_KEYS = {
+    "MODEL.RESNETS.STEM_TYPE": "basic",
+    "MODEL.RESNETS.RES4_DILATION": 1,
+    "MODEL.RESNETS.RES5_MULTI_GRID": [1, 1, 1],
+}
 _STEM_TYPES = {"basic": "7x7", "deeplab": "deep"}
 
 
@@ -40,8 +44,10 @@ def read_resnet_spec(
         InputError: a key has a value that no ResNet can have.
     """
     resnets, own = cfg.MODEL.RESNETS, cfg.MODEL.get("RESNET_DET") or resnet_defaults()
-    deeplab = {} if like_detectron2 else {key: resnets[key] for key in _DEEPLAB_KEYS if key in resnets}
+    deeplab: dict[str, object] = {}
     if not like_detectron2:
+        names = [key.rpartition(".")[2] for key in DEEPLAB_KEYS]
+        deeplab = {name: resnets[name] for name in names if name in resnets}
         _refuse_foreign_keys(cfg)
     try:
         # The block and the stages first, as channels and what is given for each stage follow from them.
@@ -80,7 +86,7 @@ def read_resnet_spec(
 
 
 def _refuse_foreign_keys(cfg: CfgNode) -> None:
-    for key, neutral in _FOREIGN_KEYS.items():
+    for key, neutral in FOREIGN_KEYS.items():
         _, section, name = key.split(".")
         value = cfg.MODEL[section].get(name, neutral)
         if value != neutral:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import io
 import operator
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,26 @@ def merge_yaml_file(cfg: CfgNode, path: str) -> None:
         InputError: a file asks for anything that is not data.
         yaml.YAMLError, KeyError, ValueError, AssertionError: as ``merge_from_file``.
     """
-    content = _SafeCfgNode.load_yaml_with_base(path)
+    content = as_declared(cfg, _SafeCfgNode.load_yaml_with_base(path))
     if "VERSION" not in content:
         content["VERSION"] = guess_version(CfgNode(content), path)
     with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
         yaml.safe_dump(content, file)
         file.flush()
         cfg.merge_from_file(file.name, allow_unsafe=False)
+
+
+def as_declared(default: Any, value: Any) -> Any:
+    """``value`` with whole numbers as fractions where ``default``, of the config, is one: 0 stands for 0.0.
+
+    Args:
+        default, value: of one key, or of a section; of the command line, ``value`` may be text.
+    """
+    if isinstance(default, dict) and isinstance(value, dict):
+        return {key: as_declared(default.get(key), inner) for key, inner in value.items()}
+    if type(default) is float and (type(value) is int or (isinstance(value, str) and re.fullmatch(r"[+-]?\d+", value))):
+        return float(value)
+    return value
 
 
 def read_yaml(path: str | Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -10,21 +11,36 @@ from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from resnet_det.config import backbone_outputs
+from resnet_det.config import backbone_outputs, read_spec
 from resnet_det.engine.foreign_weights import load_into_any_model
 from resnet_det.errors import InputError
-from resnet_det.weights import Conventions, fetch_weights, find_conventions, load_weights
+from resnet_det.weights import Conventions, describe_net, fetch_weights, find_conventions, load_weights
 
 logger = logging.getLogger(__name__)
 
+# What of a net its weights are bound to, and the keys that say it. Dilation is not among it: a dilated stage takes the
+# weights of one that is not (arXiv 1606.00915), and does on purpose.
+_NET_KEYS = {
+    "norm": "MODEL.RESNETS.NORM",
+    "stem": "MODEL.RESNET_DET.STEM",
+    "shortcut": "MODEL.RESNET_DET.SHORTCUT",
+    "preact": "MODEL.RESNET_DET.PREACT",
+    "squeeze_excitation": "MODEL.RESNET_DET.SE_REDUCTION",
+    "deform": "MODEL.RESNETS.DEFORM_ON_PER_STAGE, DEFORM_MODULATED and DEFORM_NUM_GROUPS",
+}
 
-def prepare_weights(cfg: CfgNode) -> None:
+
+def prepare_weights(cfg: CfgNode, *, net: Mapping[str, Any] | None = None) -> None:
     """Fetch MODEL.WEIGHTS before training starts, and hold the config to what they were trained with.
 
-    With MODEL.RESNET_DET.MATCH_WEIGHTS, ``cfg`` is changed to that.
+    With MODEL.RESNET_DET.MATCH_WEIGHTS, pixels and strides in ``cfg`` are changed to that. Other dilations are logged.
+
+    Args:
+        net: what is known of the net that is trained (:func:`describe_net`), if that is not the one of ``cfg``.
 
     Raises:
-        InputError: they cannot be had, or were trained with other input than the config says.
+        InputError: they cannot be had, were trained with other input than the config says, or in a net that computes
+            otherwise.
     """
     if backbone_outputs(cfg) is None or not cfg.MODEL.WEIGHTS:
         return
@@ -32,6 +48,8 @@ def prepare_weights(cfg: CfgNode) -> None:
         fetch_weights(cfg.MODEL.WEIGHTS)
     comm.synchronize()
     conventions = find_conventions(cfg.MODEL.WEIGHTS)
+    if conventions is not None:
+        _check_net(cfg, describe_net(read_spec(cfg)) if net is None else net, conventions.net)
     wanted = _differences(cfg, conventions) if conventions else {}
     if wanted and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
         for key, value in wanted.items():
@@ -41,6 +59,33 @@ def prepare_weights(cfg: CfgNode) -> None:
         raise InputError(_explain_differences(cfg.MODEL.WEIGHTS, wanted))
     elif conventions and not wanted:
         logger.info("INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 are what MODEL.WEIGHTS were trained with")
+
+
+def _check_net(cfg: CfgNode, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    """
+    Args:
+        ours, theirs: what is known of the net that is built, and of the one that MODEL.WEIGHTS were trained in.
+
+    Raises:
+        InputError: they compute otherwise, and CHECK_WEIGHTS is on.
+    """
+    for stage, dilations in theirs.get("dilations", {}).items():
+        now = ours.get("dilations", {}).get(stage, dilations)
+        if now != dilations:
+            logger.warning(
+                "MODEL.WEIGHTS %s were trained with dilations %s of the blocks of %s, and the config says %s",
+                cfg.MODEL.WEIGHTS, dilations, stage, now,
+            )  # fmt: skip
+    both = [fact for fact in _NET_KEYS if fact in ours and fact in theirs]
+    differ = [fact for fact in both if ours[fact] != theirs[fact]]
+    if differ and cfg.MODEL.RESNET_DET.CHECK_WEIGHTS:
+        told = "; ".join(
+            f"{fact} is {theirs[fact]!r} there, {ours[fact]!r} here ({_NET_KEYS[fact]})" for fact in differ
+        )
+        raise InputError(
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of a net that computes otherwise than that of the config: {told}. "
+            "Build the net that was trained (MODEL.RESNET_DET.CHECK_WEIGHTS False to go on as it is)"
+        )
 
 
 def check_from_scratch(cfg: CfgNode) -> list[str]:
@@ -65,7 +110,8 @@ def _differences(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
         wanted["INPUT.FORMAT"] = conventions.channel_order
         wanted["MODEL.PIXEL_MEAN"] = list(conventions.pixel_mean)
         wanted["MODEL.PIXEL_STD"] = list(conventions.pixel_std)
-    wanted["MODEL.RESNETS.STRIDE_IN_1X1"] = conventions.stride_in_1x1
+    if conventions.stride_in_1x1 is not None:
+        wanted["MODEL.RESNETS.STRIDE_IN_1X1"] = conventions.stride_in_1x1
     return {key: value for key, value in wanted.items() if _close(_get(cfg, key), value) is False}
 
 

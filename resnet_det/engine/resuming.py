@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,13 +13,15 @@ from detectron2.data import MetadataCatalog
 from detectron2.solver.lr_scheduler import LRMultiplier
 from torch.optim.lr_scheduler import OneCycleLR
 
+from resnet_det.config import backbone_outputs, read_spec
 from resnet_det.errors import InputError
+from resnet_det.weights import describe_net
 
 # What MATCH_WEIGHTS may have set, which no tensor of a checkpoint shows.
-_MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
+MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
 # With another value of these the batches would differ, or what the model and the optimizer know would mean nothing.
 _FIXED = (
-    *_MATCHED,
+    *MATCHED,
     "DATASETS.TRAIN",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
     "DATALOADER.REPEAT_THRESHOLD",
@@ -33,15 +35,28 @@ _FIXED = (
 
 
 def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
-    """What stays as it is for the whole of a run: values of keys, and the classes that are trained on."""
+    """What stays as it is for the whole of a run: values of keys, the classes that are trained on, and of the net what
+    no tensor shows."""
+    values = read_keys(cfg, _FIXED)
+    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
+    net = describe_net(read_spec(cfg)) if backbone_outputs(cfg) is not None else {}
+    return {**values, "the classes": classes, **name_facts(net)}
+
+
+def read_keys(cfg: CfgNode, keys: Iterable[str]) -> dict[str, Any]:
+    """The values of ``keys``, such as "SOLVER.IMS_PER_BATCH", with lists for tuples."""
     values = {}
-    for key in _FIXED:
+    for key in keys:
         value: Any = cfg
         for part in key.split("."):
             value = value[part]
         values[key] = list(value) if isinstance(value, list | tuple) else value
-    classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
-    return {**values, "the classes": classes}
+    return values
+
+
+def name_facts(net: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of a net (:func:`describe_net`), as messages call it."""
+    return {f"the net's {fact}": value for fact, value in net.items()}
 
 
 def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None:
@@ -49,7 +64,7 @@ def take_matched_keys_(cfg: CfgNode, checkpoint: str | os.PathLike[str]) -> None
     if not cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
         return
     saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["trainer"].get("fixed", {})
-    for key in _MATCHED:
+    for key in MATCHED:
         if key in saved:
             cfg.merge_from_list([key, saved[key]])
 

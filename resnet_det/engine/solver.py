@@ -15,7 +15,8 @@ from resnet_det.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_STAGE = re.compile(r"(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(?:stem|res(\d+))\.")
+# Parts of a ResNet, wherever a detector keeps them. Its classification head is none: it is new, as other heads are.
+_PART = re.compile(r"(?:module\.)?(?:backbone\.(?:bottom_up\.)?|roi_heads\.)(?:stem|res(\d+)|(final_norm))\.")
 
 
 def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimizer:
@@ -36,7 +37,7 @@ def build_optimizer(cfg: CfgNode, model: torch.nn.Module) -> torch.optim.Optimiz
         weight_decay_bias=solver.WEIGHT_DECAY_BIAS,
     )
     names = [name for name, _ in model.named_parameters()]
-    last_stage = max((int(found[1] or 1) for found in map(_STAGE.match, names) if found), default=1)
+    last_stage = max((int(found[1] or 1) for found in map(_PART.match, names) if found), default=1)
     factors = {
         parameter: backbone_lr_factor(name, train.BACKBONE_LR_FACTOR, train.LAYER_DECAY, last_stage=last_stage)
         for name, parameter in model.named_parameters()
@@ -92,13 +93,15 @@ def backbone_lr_factor(name: str, backbone_factor: float, layer_decay: float, *,
 
     Args:
         backbone_factor: for the ResNet as a whole.
-        layer_decay: once more for each stage below the last: res4 has it once, the stem four times (arXiv 1801.06146).
+        layer_decay: once more for each stage below the last: res4 has it once, the stem four times (arXiv 1801.06146);
+            the norm behind the last stage (``final_norm``) belongs to that stage.
         last_stage: the number in the name of the last stage.
     """
-    found = _STAGE.match(name)
+    found = _PART.match(name)
     if not found:
         return 1.0
-    return backbone_factor * layer_decay ** (last_stage - int(found[1] or 1))
+    stage = last_stage if found[2] else int(found[1] or 1)
+    return backbone_factor * layer_decay ** (last_stage - stage)
 
 
 def scale_param_groups(groups: list[dict[str, Any]], factors: dict[torch.nn.Parameter, float]) -> list[dict[str, Any]]:

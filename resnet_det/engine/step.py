@@ -15,7 +15,8 @@ from detectron2.utils import comm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from resnet_det.data.loading.loader import collect_skipped, seed_all
+from resnet_det.data.loading.bad_images import collect_skipped
+from resnet_det.data.loading.loader import seed_all
 from resnet_det.engine.failures import StepRecord, TrainingFailedError, add_context, explain_failure, make_failure
 from resnet_det.engine.kept_numbers import average_numbers, find_changes, read_numbers, write_numbers
 from resnet_det.engine.metrics import MetricLog

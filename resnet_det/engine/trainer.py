@@ -9,40 +9,25 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, hooks
+from detectron2.engine import DefaultTrainer
 from detectron2.engine.train_loop import HookBase
-from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.events import EventWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.utils.data import DataLoader
 
 from resnet_det.data.loading.loader import seed_all
 from resnet_det.engine.augmented_tests import evaluate_with_augmentation
-from resnet_det.engine.hooks import (
-    BestWeights,
-    CheckpointHook,
-    EvaluationHook,
-    PreciseNormsHook,
-    ProfileHook,
-    ProgressHook,
-    SignalHook,
-    SkippedImagesHook,
-    ThroughputHook,
-    validation_losses,
-)
-from resnet_det.engine.initial_weights import load_initial_weights
-from resnet_det.engine.life import TrainingRun
+from resnet_det.engine.configured_run import ConfiguredRun
+from resnet_det.engine.hooks import PreciseNormsHook, validation_losses
 from resnet_det.engine.loaders import build_test_loader, build_train_loader, build_validation_loss_loader
-from resnet_det.engine.metrics import PERIOD
 from resnet_det.engine.model_setup import compile_backbone_, set_up_torch
 from resnet_det.engine.precision import autocast_for_tests
 from resnet_det.engine.resuming import read_fixed_settings
 from resnet_det.engine.slicing import slice_as_configured
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.step import TrainStep
-from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.evaluation import build_evaluator, describe_use
 from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.modeling.missing_masks import ignore_missing_masks_
@@ -50,7 +35,7 @@ from resnet_det.modeling.missing_masks import ignore_missing_masks_
 logger = logging.getLogger(__name__)
 
 
-class Trainer(TrainingRun, DefaultTrainer):
+class Trainer(ConfiguredRun, DefaultTrainer):
     """Trains what a config describes. Its ``build_*`` class methods can be overridden as DefaultTrainer's can.
 
     Why not DefaultTrainer alone: it asserts CUDA for mixed precision, fails with several processes on the CPU, and a
@@ -79,46 +64,22 @@ class Trainer(TrainingRun, DefaultTrainer):
         super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=read_fixed_settings(cfg))
         self.register_hooks(self.build_hooks())
 
-    def load_initial_weights(self) -> None:
-        load_initial_weights(self.cfg, self.checkpointer.model)
-
     def describe_data(self) -> dict[str, Any]:
         return describe_use(self.cfg.DATASETS.TRAIN, self.cfg.DATASETS.TEST)
 
-    def check_results(self, results: dict[str, Any]) -> None:
-        verify_results(self.cfg, results)
-
-    def build_hooks(self) -> list[HookBase]:
-        """What happens after each iteration, in this order; ``engine/hooks`` has why."""
-        cfg, train = self.cfg, self.cfg.RESNET_DET.TRAIN
-        images = cfg.SOLVER.IMS_PER_BATCH * train.ACCUMULATE
-        self.signals = SignalHook(train.GRACE_SECONDS)
-        self.checkpoint_hook = CheckpointHook(cfg.SOLVER.CHECKPOINT_PERIOD, train.KEEP_CHECKPOINTS)
-        self.best = None
-        if train.BEST_METRIC:
-            self.best = BestWeights(train.BEST_METRIC, patience=train.EARLY_STOPPING, direction=train.BEST_DIRECTION)
-        built: list[HookBase] = [hooks.IterationTimer(), ThroughputHook(images), hooks.LRScheduler()]
-        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self._trainer.model):
-            built.append(
-                PreciseNormsHook(
-                    cfg.TEST.EVAL_PERIOD,
-                    lambda: self.build_train_loader(cfg, seed=self._trainer.seed),
-                    cfg.TEST.PRECISE_BN.NUM_ITER,
-                )
+    def build_hooks_before_checkpoints(self) -> list[HookBase]:
+        cfg = self.cfg
+        if not (cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self._trainer.model)):
+            return []
+        return [
+            PreciseNormsHook(
+                cfg.TEST.EVAL_PERIOD,
+                lambda: self.build_train_loader(cfg, seed=self._trainer.seed),
+                cfg.TEST.PRECISE_BN.NUM_ITER,
             )
-        built += [self.checkpoint_hook, self.signals]
-        if train.PROFILE and comm.is_main_process():
-            built.append(ProfileHook(cfg.OUTPUT_DIR))
-        if cfg.DATASETS.TEST:
-            built.append(EvaluationHook(cfg.TEST.EVAL_PERIOD, self._evaluate_all, self.best))
-        built.append(SkippedImagesHook(cfg.OUTPUT_DIR))
-        if comm.is_main_process():
-            built.append(hooks.PeriodicWriter(self.build_writers(), period=PERIOD))
-            if shows_progress():
-                built.append(ProgressHook(images))
-        return built
+        ]
 
-    def _evaluate_all(self) -> dict[str, Any]:
+    def evaluate_for_hook(self) -> dict[str, Any]:
         """Results of the evaluated model, and its losses on the test images if the config asks for them."""
         losses = {}
         if self.cfg.RESNET_DET.TEST.VAL_LOSS:
@@ -139,9 +100,6 @@ class Trainer(TrainingRun, DefaultTrainer):
         with autocast_for_tests(self.cfg, self._trainer.amp_dtype):
             found = evaluate_with_augmentation(type(self), self.cfg, self.evaluated_model)
         self._last_eval_results.update(found)
-
-    def build_writers(self) -> list[EventWriter]:
-        return build_writers(self.cfg, self.max_iter)
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:

@@ -3,6 +3,7 @@
 from resnet_det.modeling.blocks import BasicBlock, BottleneckBlock
 from resnet_det.modeling.build import (
     build_densenet_det_fpn_backbone,
+    build_resnet,
     build_resnet_det_backbone,
     build_resnet_det_fpn_backbone,
     build_retinanet_resnet_det_fpn_backbone,
@@ -23,6 +24,7 @@ __all__ = [
     "DenseNet",
     "ResNet",
     "build_densenet_det_fpn_backbone",
+    "build_resnet",
     "build_resnet_det_backbone",
     "build_resnet_det_fpn_backbone",
     "build_retinanet_resnet_det_fpn_backbone",

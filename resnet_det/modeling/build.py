@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Any
+
 from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY
@@ -11,6 +14,27 @@ from resnet_det.config import read_densenet_spec, read_resnet_spec
 from resnet_det.modeling.densenet import DenseNet
 from resnet_det.modeling.pyramid import make_fpn
 from resnet_det.modeling.resnet import ResNet
+
+logger = logging.getLogger(__name__)
+
+
+def build_resnet(cfg: CfgNode, **options: Any) -> ResNet:
+    """The ResNet that MODEL.RESNETS describes.
+
+    Args:
+        options: of :func:`resnet_det.config.read_resnet_spec`.
+
+    Raises:
+        InputError: a key has a value that no ResNet can have.
+    """
+    spec, said = read_resnet_spec(cfg, **options), cfg.MODEL.RESNETS.RES2_OUT_CHANNELS
+    own = cfg.MODEL.get("RESNET_DET")
+    if own and own.STAGE_BLOCKS and spec.res2_out_channels != said:
+        logger.info(
+            "MODEL.RESNETS.RES2_OUT_CHANNELS %d is Detectron2's default and counts as not set: %s blocks get %d",
+            said, spec.block, spec.res2_out_channels,
+        )  # fmt: skip
+    return ResNet.from_spec(spec)
 
 
 @BACKBONE_REGISTRY.register()
@@ -23,8 +47,7 @@ def build_resnet_det_backbone(cfg: CfgNode, input_shape: ShapeSpec, *, like_dete
     Raises:
         InputError: a key has a value that no ResNet can have.
     """
-    spec = read_resnet_spec(cfg, in_channels=input_shape.channels, like_detectron2=like_detectron2)
-    return ResNet.from_spec(spec)
+    return build_resnet(cfg, in_channels=input_shape.channels, like_detectron2=like_detectron2)
 
 
 @BACKBONE_REGISTRY.register()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torchvision
 from detectron2.checkpoint.catalog import ModelCatalog
@@ -13,18 +15,21 @@ from resnet_det.errors import InputError
 
 @dataclass(frozen=True)
 class Conventions:
-    """What weights expect of their input and of the net: four keys of a config.
+    """What weights expect of their input and of the net, which no tensor shows.
 
     Attributes:
         channel_order: INPUT.FORMAT.
         pixel_mean, pixel_std: of each channel in that order, 0 to 255.
-        stride_in_1x1: MODEL.RESNETS.STRIDE_IN_1X1; without a meaning for basic blocks.
+        stride_in_1x1: MODEL.RESNETS.STRIDE_IN_1X1; without a meaning for basic blocks. None: not known, or of a net
+            without such a choice.
+        net: what else of the net is known, by :func:`resnet_det.weights.describe_net`.
     """
 
     channel_order: str
     pixel_mean: tuple[float, ...]
     pixel_std: tuple[float, ...]
-    stride_in_1x1: bool
+    stride_in_1x1: bool | None
+    net: Mapping[str, Any] = field(default_factory=dict)
 
 
 _BGR_MEAN = (103.530, 116.280, 123.675)
@@ -33,6 +38,7 @@ CAFFE2_GN = Conventions("BGR", _BGR_MEAN, (1.0, 1.0, 1.0), stride_in_1x1=False)
 CAFFE2_RESNEXT = Conventions("BGR", _BGR_MEAN, (57.375, 57.120, 58.395), stride_in_1x1=False)
 CAFFE2_RESNEXT_FUSED = Conventions("BGR", _BGR_MEAN, (1.0, 1.0, 1.0), stride_in_1x1=False)
 TORCHVISION = Conventions("RGB", (123.675, 116.280, 103.530), (58.395, 57.120, 57.375), stride_in_1x1=False)
+TORCHVISION_DENSENET = replace(TORCHVISION, stride_in_1x1=None)
 TIMM_HALF = Conventions("RGB", (127.5, 127.5, 127.5), (127.5, 127.5, 127.5), stride_in_1x1=False)
 
 _RESNET = "arXiv 1512.03385"
@@ -158,7 +164,8 @@ def _find_torchvision(source: str, name: str) -> WeightsEntry:
     _choose(source, version or "IMAGENET1K_V1", known)
     url = known[version or "IMAGENET1K_V1"]
     digits = re.search(r"-([0-9a-f]{8})\.pth$", url)[1]
-    return WeightsEntry(source, url, digits, TORCHVISION, "BSD-3-Clause", _TORCHVISION[model])
+    conventions = TORCHVISION_DENSENET if model.startswith("densenet") else TORCHVISION
+    return WeightsEntry(source, url, digits, conventions, "BSD-3-Clause", _TORCHVISION[model])
 
 
 def _find_timm(source: str, name: str) -> WeightsEntry:

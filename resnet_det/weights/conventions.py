@@ -7,11 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resnet_det.densenet_specs import DenseNetSpec
 from resnet_det.errors import InputError
-from resnet_det.weights.catalog import TORCHVISION, Conventions, find_entry
+from resnet_det.specs import ResNetSpec
+from resnet_det.weights.catalog import TORCHVISION, TORCHVISION_DENSENET, Conventions, find_entry
 from resnet_det.weights.names import find_trunk
 from resnet_det.weights.readers import TRAINED_WITH, read_checkpoint
 from resnet_det.weights.sources import fetch_weights
+
+# These compute the same, once trained.
+_BATCH_NORMS = ("BN", "FrozenBN", "SyncBN", "nnSyncBN", "naiveSyncBN", "naiveSyncBN_N")
 
 
 def find_conventions(source: str | Path) -> Conventions | None:
@@ -37,7 +42,30 @@ def find_conventions(source: str | Path) -> Conventions | None:
         raise InputError(f"{source}: {error}") from None
     if kind == "torch" and {f"{prefix}linear.weight", f"{prefix}layer4.0.conv1.weight"} <= tensors.keys():
         return None
-    return TORCHVISION if kind in ("torch", "huggingface", "sequential", "densenet") else None
+    if kind == "densenet":
+        return TORCHVISION_DENSENET
+    return TORCHVISION if kind in ("torch", "huggingface", "sequential") else None
+
+
+def describe_net(spec: ResNetSpec | DenseNetSpec) -> dict[str, Any]:
+    """What decides how a net computes and neither names nor shapes of its tensors tell, or not those that it lacks: in
+    values that JSON keeps. Where bottlenecks stride is a convention of its own (``Conventions.stride_in_1x1``).
+
+    What acts in training alone (initial zeros, stochastic depth, freezing, checkpointing) is not among it.
+    """
+    norm = "BN" if spec.norm in _BATCH_NORMS else spec.norm
+    known = {} if callable(norm) else {"norm": norm}
+    if isinstance(spec, DenseNetSpec):
+        return known
+    deform = [spec.deform.modulated, spec.deform.num_groups]
+    return known | {
+        "stem": spec.stem,
+        "shortcut": spec.shortcut,
+        "preact": spec.preact,
+        "squeeze_excitation": spec.se_reduction > 0,
+        "deform": {stage: deform for stage, has in zip(spec.stage_names, spec.deform_stages, strict=True) if has},
+        "dilations": {stage: [block.dilation for block in spec.blocks_of(stage)] for stage in spec.stage_names},
+    }
 
 
 def to_json(conventions: Conventions) -> str:
@@ -49,6 +77,8 @@ def _from_json(source: str | Path, text: Any) -> Conventions:
     try:
         found = json.loads(text)
         mean, std = (tuple(float(value) for value in found[key]) for key in ("pixel_mean", "pixel_std"))
-        return Conventions(str(found["channel_order"]), mean, std, stride_in_1x1=bool(found["stride_in_1x1"]))
+        stride = found["stride_in_1x1"]
+        stride_in_1x1 = None if stride is None else bool(stride)
+        return Conventions(str(found["channel_order"]), mean, std, stride_in_1x1, dict(found.get("net", {})))
     except (TypeError, ValueError, KeyError) as error:
-        raise InputError(f"{source}: what it says of its pixels ({TRAINED_WITH}) cannot be read: {error!r}") from None
+        raise InputError(f"{source}: what it says of its training ({TRAINED_WITH}) cannot be read: {error!r}") from None

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from labelled_images import CLASSES, write_images
+from safetensors import safe_open
 from torch import nn
 from training import assert_same_run, final_state
 
@@ -29,7 +30,7 @@ from resnet_det.classification.run import ClassificationRun
 from resnet_det.config import merge_cfg
 from resnet_det.engine.initial_weights import prepare_weights
 from resnet_det.errors import InputError
-from resnet_det.weights import convert_weights, find_conventions, load_weights, read_tensors
+from resnet_det.weights import TRAINED_WITH, convert_weights, find_conventions, load_weights, read_tensors
 
 EVERYTHING = ["RESNET_DET.CLASSIFICATION.MIXUP", 0.2, "RESNET_DET.CLASSIFICATION.CUTMIX", 1.0]
 EVERYTHING += ["RESNET_DET.TRAIN.EMA_DECAY", 0.9, "RESNET_DET.TRAIN.ACCUMULATE", 2]
@@ -205,8 +206,22 @@ def test_a_backbone_of_ones_own_is_trained(make_cfg):
     loader = build_test_loader(cfg, data["test_set"])
     cfg.RESNET_DET.CLASSES.NAMES = list(CLASSES)
     assert evaluate_classifier(build_classifier(cfg, backbone=net), loader) == results["classification"]
-    with pytest.raises(InputError, match="head has 5 classes, and the data have 6"):
-        train_classifier(cfg, overwrite=True, backbone=make_resnet(18, num_classes=5), **data)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "message"),
+    [
+        (lambda: make_resnet(10, num_classes=5), r"logits \(1, 5\) for an image, and the data have 6 classes"),
+        (lambda: make_resnet(10), r'gives res2, res3, res4, res5, and no "linear".*num_classes=6'),
+        (lambda: nn.Conv2d(3, 6, 1), 'gives Tensor, and no "linear"'),
+    ],
+)
+def test_a_backbone_without_a_head_for_the_classes_is_refused(make_cfg, backbone, message):
+    cfg, net = make_cfg("RESNET_DET.CLASSES.NAMES", list(CLASSES)), backbone()
+    net.eval()
+    with pytest.raises(InputError, match=message):
+        build_classifier(cfg, backbone=net)
+    assert not any(module.training for module in net.modules()), "its mode stays"
 
 
 def test_a_resumed_run_has_the_keys_that_were_matched(make_cfg, tmp_path):
@@ -250,6 +265,7 @@ def test_mixed_precision(make_cfg, dtype):
 def detector_cfg(weights, *opts):
     cfg = merge_cfg("configs/COCO-Detection/faster_rcnn_R_18_FPN_1x.yaml", ["MODEL.WEIGHTS", str(weights), *opts])
     cfg.MODEL.RESNET_DET.STAGE_BLOCKS, cfg.MODEL.RESNET_DET.BLOCK, cfg.MODEL.RESNET_DET.STEM = [1, 1], "basic", "3x3"
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3"]
     return cfg
 
 
@@ -275,6 +291,76 @@ def test_a_detector_is_held_to_the_pixels_of_the_weights(make_cfg, tmp_path, mon
     caplog.set_level("INFO")
     prepare_weights(cfg)
     assert "are what MODEL.WEIGHTS were trained with" in caplog.text
+
+
+def weights_of_a_backbone(make_cfg, tmp_path, **shape):
+    net = make_resnet(block="bottleneck", stage_blocks=(1, 1), num_classes=6, **shape)
+    train_classifier(make_cfg("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()), backbone=net)
+    return tmp_path / "out" / "classifier.safetensors"
+
+
+def bottleneck_cfg(weights, *opts):
+    cfg = merge_cfg("configs/COCO-Detection/faster_rcnn_R_50_FPN_1x.yaml", ["MODEL.WEIGHTS", str(weights), *opts])
+    cfg.MODEL.RESNET_DET.STAGE_BLOCKS, cfg.MODEL.RESNET_DET.BLOCK = [1, 1], "bottleneck"
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res2", "res3"]
+    cfg.merge_from_list(["MODEL.RESNET_DET.MATCH_WEIGHTS", True])
+    return cfg
+
+
+def test_the_weights_of_a_backbone_of_ones_own_tell_how_that_computes(make_cfg, tmp_path, monkeypatch, request):
+    monkeypatch.chdir(request.config.rootpath)
+    weights = weights_of_a_backbone(make_cfg, tmp_path, stride_in_1x1=True, shortcut="avg_down", norm="GN")
+    found = find_conventions(weights)
+    assert found.stride_in_1x1 is True, "of the net, not of the config"
+    assert (found.net["shortcut"], found.net["norm"], found.net["preact"]) == ("avg_down", "GN", False)
+    cfg = bottleneck_cfg(weights)
+    with pytest.raises(InputError, match=r"norm is 'GN' there, 'BN' here .*; shortcut is 'avg_down' there"):
+        prepare_weights(cfg)
+    cfg.MODEL.RESNET_DET.SHORTCUT, cfg.MODEL.RESNETS.NORM = "avg_down", "GN"
+    prepare_weights(cfg)
+    assert cfg.MODEL.RESNETS.STRIDE_IN_1X1 is True, "MATCH_WEIGHTS sets what stride there was"
+    prepare_weights(bottleneck_cfg(weights, "MODEL.RESNET_DET.CHECK_WEIGHTS", "False"))
+
+
+def test_other_dilations_are_told_and_no_error(make_cfg, tmp_path, monkeypatch, request, caplog):
+    monkeypatch.chdir(request.config.rootpath)
+    weights = weights_of_a_backbone(make_cfg, tmp_path, norm="BN")
+    prepare_weights(bottleneck_cfg(weights, "MODEL.RESNETS.NORM", "FrozenBN"))
+    assert "dilations" not in caplog.text
+    prepare_weights(bottleneck_cfg(weights, "MODEL.RESNET_DET.DILATIONS", "[1, 2]"))
+    assert "were trained with dilations [1] of the blocks of res3, and the config says [2]" in caplog.text
+
+
+class Flattened(nn.Sequential):
+    def forward(self, images):
+        return {"linear": super().forward(images)}
+
+
+def test_of_a_module_of_ones_own_only_the_pixels_are_known(make_cfg, tmp_path):
+    net = Flattened(nn.Conv2d(3, 6, 16), nn.Flatten())
+    train_classifier(make_cfg("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ()), backbone=net)
+    with safe_open(tmp_path / "out" / "classifier.safetensors", "pt") as file:
+        found = json.loads(file.metadata()[TRAINED_WITH])
+    assert (found["channel_order"], found["stride_in_1x1"], found["net"]) == ("RGB", None, {})
+
+
+def test_a_run_does_not_go_on_with_a_net_that_computes_otherwise(make_cfg):
+    train_classifier(make_cfg("SOLVER.MAX_ITER", 1))
+    with pytest.raises(InputError, match="the net's shortcut was projection and is avg_down"):
+        train_classifier(make_cfg("MODEL.RESNET_DET.SHORTCUT", "avg_down"), resume=True)
+
+
+def test_results_say_how_many_images_were_used(make_cfg, tmp_path):
+    write_images(tmp_path / "train")
+    bad = tmp_path / "train" / "bee" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    cfg = make_cfg("RESNET_DET.TEST.MAX_IMAGES", 5, "SOLVER.MAX_ITER", 1, "RESNET_DET.DATA.ON_BAD_IMAGE", "skip")
+    cfg.DATASETS.TRAIN, cfg.SOLVER.IMS_PER_BATCH = (str(tmp_path / "train"),), 1
+    train_classifier(cfg)
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]
+    assert facts["trained on"] == {str(tmp_path / "train"): {"images": 17, "classes": 6}}
+    assert facts["evaluated on"] == {cfg.DATASETS.TEST[0]: {"images": 5, "classes": 6}}
+    assert json.loads((tmp_path / "out" / "skipped_images.json").read_text()).keys() == {str(bad)}
 
 
 def test_classes_that_differ_are_told(make_cfg, tmp_path):

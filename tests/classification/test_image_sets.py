@@ -12,7 +12,7 @@ import torchvision
 from labelled_images import CLASSES, write_images
 from PIL import Image
 
-from resnet_det.classification import load_image_set
+from resnet_det.classification import load_image_set, memory
 from resnet_det.classification.image_sets import find_splits
 from resnet_det.classification.memory import keep_in_memory
 from resnet_det.errors import InputError
@@ -64,9 +64,19 @@ def test_shards_with_classes_beside_the_images(tmp_path):
                 add(archive, f"{number}.png", png(10 * number + shard))
                 add(archive, f"{number}.json", b"{}")
     images = load_image_set(tmp_path)
-    assert images.classes == ("2", "3", "11"), "numbers in the order of numbers"
-    assert images.labels.tolist() == [1, 2, 0] * 2
+    assert images.classes == ("11", "2", "3"), "sorted as text, as folders are"
+    assert images.labels.tolist() == [2, 0, 1] * 2
     assert [image[0, 0, 0] for image in read_all(images)] == [30, 110, 20, 31, 111, 21]
+
+
+def test_classes_that_are_numbers_have_one_order(tmp_path):
+    write_images(tmp_path / "train", [str(number) for number in range(11)], per_class=1)
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        archive.add(tmp_path / "train", "train")
+    theirs = torchvision.datasets.ImageFolder(str(tmp_path / "train")).classes
+    assert theirs[:3] == ["0", "1", "10"]
+    for path in (tmp_path / "train", tmp_path / "train.tar"):
+        assert list(load_image_set(path).classes) == theirs
 
 
 @pytest.mark.parametrize("cut", [100, 700, 3000])
@@ -170,7 +180,7 @@ def test_images_of_one_size_are_kept_in_memory_if_they_fit(photos, tmp_path):
     assert keep_in_memory(load_image_set(tmp_path / "two"), 1).pixels is None
 
 
-def test_an_image_that_cannot_be_read_is_told_or_left_out(tmp_path):
+def test_an_image_that_cannot_be_read_is_told_or_left_out(tmp_path, caplog):
     write_images(tmp_path / "a", CLASSES[:2], per_class=2)
     for name in ("ant/1.png", "bee/1.png"):
         path = tmp_path / "a" / name
@@ -183,3 +193,16 @@ def test_an_image_that_cannot_be_read_is_told_or_left_out(tmp_path):
     assert kept.labels.tolist() == [0, 1, 1, 0], "the next sound image stands in, with its class"
     assert np.array_equal(kept.pixels[1], kept.pixels[2])
     assert np.array_equal(kept.pixels[3], kept.pixels[0])
+    told = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.split(": ")[0].rpartition("/a/")[2] for message in told] == ["ant/1.png", "bee/1.png"]
+
+
+def test_only_bad_images_in_a_row_end_the_skipping(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "MAX_BAD_IMAGES", 2)
+    write_images(tmp_path / "a", CLASSES[:2], per_class=3)
+    for name in ("ant/0.png", "ant/2.png", "bee/1.png"):
+        (tmp_path / "a" / name).write_bytes(b"")
+    assert len(keep_in_memory(load_image_set(tmp_path / "a"), 1, on_bad_image="skip").problems) == 3
+    (tmp_path / "a" / "bee" / "0.png").write_bytes(b"")
+    with pytest.raises(InputError, match=r"bee/0\.png: not a readable image"):
+        keep_in_memory(load_image_set(tmp_path / "a"), 1, on_bad_image="skip")

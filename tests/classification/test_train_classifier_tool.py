@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from labelled_images import SMALL_SQUARES, TINY, write_images
+
+from resnet_det.classification import build_classifier_parser
+from resnet_det.classification.tool import read_cfg
+from resnet_det.errors import InputError
 
 TOOL = "train_classifier.py"
 
@@ -43,3 +48,29 @@ def test_what_cannot_work_is_told_in_a_line(run_tool_here, photos, tmp_path):
         assert run.returncode == 2
         (line,) = [line for line in run.stderr.splitlines() if line.startswith("train_classifier: ")]
         assert message.format(tmp=tmp_path) in line
+
+
+def test_sets_that_flags_replace_are_told_and_contradictions_refused(photos, tmp_path, caplog):
+    config = tmp_path / "config.yaml"
+    config.write_text("DATASETS: {TRAIN: [elsewhere/train], TEST: [elsewhere/val]}")
+
+    def read(*args):
+        caplog.clear()
+        return read_cfg(build_classifier_parser().parse_args(["--config-file", str(config), *map(str, args)]))
+
+    caplog.set_level("INFO")
+    cfg = read("--train-data", photos / "train")
+    assert ((str(photos / "train"),), ()) == (cfg.DATASETS.TRAIN, cfg.DATASETS.TEST)
+    assert f"--train-data {photos}/train takes the place of DATASETS.TRAIN elsewhere/train" in caplog.text
+    assert "Nothing is evaluated on elsewhere/val" in caplog.text
+    cfg = read("--train-data", photos / "train", "DATASETS.TEST", f"['{photos}/test']")
+    assert [f"{photos}/test"] == cfg.DATASETS.TEST
+    assert "Nothing is evaluated" not in caplog.text
+    cfg = read("--data", photos)
+    assert (f"{photos}/test",) == cfg.DATASETS.TEST
+    assert f"--data {photos}/test takes the place of DATASETS.TEST elsewhere/val" in caplog.text
+    for flags, key in ((["--data", photos], "TEST"), (["--test-data", photos], "TEST"), (["--data", photos], "TRAIN")):
+        with pytest.raises(
+            InputError, match=rf"{flags[0]} and DATASETS.{key} both name the images to {key.lower()} on"
+        ):
+            read(*flags, f"DATASETS.{key}", "['other']")

@@ -15,7 +15,8 @@ from PIL import Image
 from pycocotools import mask as mask_util
 
 from resnet_det.data import FastDatasetMapper, build_mapper
-from resnet_det.data.loading.loader import SKIPPED, TrainDataset
+from resnet_det.data.loading.bad_images import SKIPPED
+from resnet_det.data.loading.loader import TrainDataset
 from resnet_det.data.mapping.fast_annotations import transform_annotations
 from resnet_det.data.mapping.fast_image import read_image, resize_image, to_tensor
 

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from resnet_det.data.loading.bad_images import MAX_BAD_IMAGES, collect_skipped
 from resnet_det.data.loading.loader import (
-    MAX_BAD_IMAGES,
     WINDOW,
     TrainBatchSampler,
     TrainDataset,
-    collect_skipped,
     make_train_loader,
 )
 from resnet_det.errors import InputError

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from resnet_det import make_resnet
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 
 
@@ -59,3 +60,14 @@ def test_what_takes_gradients_as_they_are_gets_them(default_cfg, model):
         parameter.grad = torch.full_like(parameter, 7.0)
     optimizer.step()
     torch.testing.assert_close(before - model[0].weight.detach(), torch.full_like(before, 0.5))
+
+
+def test_all_of_a_resnet_but_its_head_has_the_learning_rates_of_a_backbone(default_cfg):
+    train = default_cfg.RESNET_DET.TRAIN
+    default_cfg.SOLVER.BASE_LR, train.BACKBONE_LR_FACTOR, train.LAYER_DECAY = 1.0, 0.1, 0.5
+    model = nn.Module()
+    model.backbone = make_resnet(block="basic", stage_blocks=(1, 1), preact=True, num_classes=3)
+    rates = {name: rate for name, (rate, _) in decays(default_cfg, model).items()}
+    assert {name.split(".")[1]: rate for name, rate in rates.items()} == pytest.approx(
+        {"stem": 0.025, "res2": 0.05, "res3": 0.1, "final_norm": 0.1, "linear": 1.0}
+    )

@@ -181,6 +181,7 @@ def cfg(default_cfg):
     cfg.merge_from_file("configs/Base-RCNN-FPN-torchvision.yaml")
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH = "build_densenet_det_fpn_backbone", 121
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
     cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 16, 16, 20
     return cfg
 
@@ -218,3 +219,19 @@ def test_keys_that_do_not_fit(cfg, opts, message):
     with pytest.raises(InputError, match=message):
         read_densenet_spec(cfg)
     assert any(message.replace("MODEL.RESNETS: ", "") in problem for problem in check_cfg(cfg))
+
+
+def test_every_key_of_other_nets_is_refused_unless_it_is_as_by_default(cfg):
+    used = {"DEPTH", "NORM", "OUT_FEATURES", "CHECKPOINT_STAGES", "MATCH_WEIGHTS", "CHECK_WEIGHTS"}
+    used.add("ALLOW_FROZEN_RANDOM")
+    cfg.MODEL.RESNETS.RES4_DILATION, cfg.MODEL.RESNETS.AVD = 1, False  # as DeepLab and ResNeSt add them
+    keys = [(section, name) for section in ("RESNETS", "RESNET_DET") for name in cfg.MODEL[section] if name not in used]
+    read_densenet_spec(cfg)
+    for section, name in keys:
+        before = cfg.MODEL[section][name]
+        cfg.MODEL[section][name] = (
+            "x" if isinstance(before, str) else [True] if isinstance(before, list) else before + 1
+        )
+        with pytest.raises(InputError, match=rf"MODEL.{section}.{name} is .* and a DenseNet has no such part"):
+            read_densenet_spec(cfg)
+        cfg.MODEL[section][name] = before

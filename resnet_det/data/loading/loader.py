@@ -11,24 +11,15 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from detectron2.data.detection_utils import SizeMismatchError
 from detectron2.utils import comm
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from resnet_det.data.loading.bad_images import ABOUT_THE_IMAGE, MAX_BAD_IMAGES, SKIPPED
 from resnet_det.data.loading.serialized import serialize
 from resnet_det.errors import InputError
 from resnet_det.processes import end_with_parent, obey_parent_only
 
-BAD_IMAGE_CHOICES = ("raise", "skip")
 WINDOW = 16  # batches; the fewer, the more of them have both wide and tall images
-MAX_BAD_IMAGES = 100  # in a row: then it is not the images
-
-# What reading and using an image raises if the image is to blame. All else is somebody's bug, and keeps its traceback.
-ABOUT_THE_IMAGE = (OSError, InputError, SizeMismatchError, Image.DecompressionBombError)
-
-# Under these keys a sample tells the main process which images could not be used, and what was wrong.
-SKIPPED = "resnet_det_skipped"
 
 
 def seed_all(*numbers: int) -> None:
@@ -174,29 +165,6 @@ class TrainDataset(Dataset):
             if sample is not None:
                 return {**sample, SKIPPED: skipped} if skipped else sample
         return {SKIPPED: skipped, "failed": True}
-
-
-def collect_skipped(batch: list[dict]) -> list[tuple[str, str]]:
-    """Take the notes on images that could not be used off the samples of ``batch``.
-
-    Returns:
-        File names with what was wrong.
-
-    Raises:
-        InputError: a sample is nothing but such a note.
-    """
-    skipped: list[tuple[str, str]] = []
-    for sample in batch:
-        failed = sample.pop("failed", False)
-        notes = sample.pop(SKIPPED, [])
-        if failed:
-            name, problem = notes[-1] if notes else ("any image", "the mapper leaves out every one")
-            raise InputError(
-                f"{name}: {problem}. RESNET_DET.DATA.ON_BAD_IMAGE skip leaves such images out and lists them; "
-                "tools/check_dataset.py finds them before"
-            )
-        skipped += notes
-    return skipped
 
 
 def make_train_loader(
