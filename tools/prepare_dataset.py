@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make COCO annotation files of a data set in another layout, for --train-data and --test-data, or the other way round.
+"""Make COCO annotation files of a data set in another layout, for --train-data and --test-data, or the other way round,
+or images by class of them, for tools/train_classifier.py.
 
 What is left out, mended or not read is counted and said; one bad entry does not stop the rest (--strict: it does).
 """
@@ -8,11 +9,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from resnet_det.data.formats.crops import write_crops
 from resnet_det.data.formats.csv_boxes import read_csv
-from resnet_det.data.formats.export import describe_export, read_sets
+from resnet_det.data.formats.export import ExportedSet, describe_export, read_sets
 from resnet_det.data.formats.label_studio import read_label_studio
 from resnet_det.data.formats.labelme import read_labelme
 from resnet_det.data.formats.labels import Classes, Split, count_objects, describe_losses, write_coco
@@ -102,7 +105,11 @@ def make_parser() -> argparse.ArgumentParser:
             "--strict", action="store_true", help="stop at what cannot be read, in place of leaving it out"
         )
         reader.add_argument("--output", required=True, metavar="FOLDER", help="where <split>.json go")
-    for name, what in (("to-yolo", "from COCO to YOLO's layout"), ("to-voc", "from COCO to Pascal VOC's layout")):
+    for name, what in (
+        ("to-yolo", "from COCO to YOLO's layout"),
+        ("to-voc", "from COCO to Pascal VOC's layout"),
+        ("crops", "from COCO to images of its objects by class, to pretrain a backbone on"),
+    ):
         writer = formats.add_parser(name, help=what, description=f"{what.capitalize()}.")
         writer.add_argument(
             "--annotations", action="append", required=True, metavar="JSON", help="a COCO file; again for each split"
@@ -119,8 +126,30 @@ def make_parser() -> argparse.ArgumentParser:
             writer.add_argument(
                 "--task", choices=TASKS, default="detect", help="boxes, polygons, or keypoints (default: %(default)s)"
             )
+        if name == "crops":
+            _add_crop_options(writer)
         writer.add_argument("--output", required=True, type=Path, metavar="FOLDER", help="a new or empty folder")
     return parser
+
+
+def _add_crop_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--context",
+        type=float,
+        default=0.2,
+        metavar="SHARE",
+        help="what is cut out beside a box, on each side, in widths and heights of the box (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--min-size",
+        type=int,
+        default=16,
+        metavar="PX",
+        help="the shorter side of a box, at least; smaller objects are left out (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="stop at an image that cannot be read, in place of leaving it out"
+    )
 
 
 def _add_option(parser: argparse.ArgumentParser, option: str) -> None:
@@ -178,12 +207,27 @@ def export(args: argparse.Namespace) -> None:
         )
     sets = read_sets(list(zip(args.annotations, args.images, strict=True)), args.splits)
     make_new_folder(args.output)
+    if args.format == "crops":
+        options = {"context": args.context, "min_size": args.min_size, "strict": args.strict}
+        report_crops(sets, write_crops(sets, args.output, **options), args.output)
+        return
     path = write_yolo(sets, args.output, args.task) if args.format == "to-yolo" else write_voc(sets, args.output)
     for one in sets:
         crowds = int(one.data.crowd.sum())
         print(f"{path} {one.name}: {len(one.data.images)} images, {len(one.data.annotations) - crowds} objects")
         for line in describe_export(one):
             print(f"  {line}")
+
+
+def report_crops(sets: Sequence[ExportedSet], counts: Sequence[Counter[str]], folder: Path) -> None:
+    for one, written in zip(sets, counts, strict=True):
+        print(f"{folder / one.name}: {written.total()} objects of {len(one.data.images)} images")
+        print("".join(f"  {count:7d} {name}\n" for name, count in written.items()), end="")
+        for line in describe_export(one):
+            print(f"  {line}")
+        empty = [name for name, count in written.items() if not count]
+        if empty:
+            print(f"  no folder of {', '.join(empty)}: a classifier has the classes that all splits have")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def test_sets_that_flags_replace_are_told_and_contradictions_refused(photos, tmp
     assert f"--train-data {photos}/train takes the place of DATASETS.TRAIN elsewhere/train" in caplog.text
     assert "Nothing is evaluated on elsewhere/val" in caplog.text
     cfg = read("--train-data", photos / "train", "DATASETS.TEST", f"['{photos}/test']")
-    assert [f"{photos}/test"] == cfg.DATASETS.TEST
+    assert list(cfg.DATASETS.TEST) == [f"{photos}/test"]
     assert "Nothing is evaluated" not in caplog.text
     cfg = read("--data", photos)
     assert (f"{photos}/test",) == cfg.DATASETS.TEST

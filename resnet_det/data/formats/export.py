@@ -99,14 +99,22 @@ def clip_box(one: ExportedSet, row: int) -> tuple[float, float, float, float]:
 
 
 def place_images(one: ExportedSet, folder: Path, *, flat: bool, taken: set[str]) -> None:
-    """Link or copy the images of a set to ``folder``, and take their names there into it.
+    """Link or copy the images of a set to ``folder``, under the names of :func:`name_images`."""
+    name_images(one, flat=flat, taken=taken)
+    for image, name in zip(one.data.images, one.file_names, strict=True):
+        link_file(one.image_folder / image["file_name"], folder / name)
 
-    Label files are called as their images, without the suffix, so that no two may differ in that alone.
+
+def name_images(one: ExportedSet, *, flat: bool, taken: set[str]) -> None:
+    """Set ``file_names`` of a set: what its images are called in a new folder.
+
+    What is made of an image is called as that, without the suffix, so that no two may differ in that alone.
 
     Args:
         flat: without the folders in their names.
         taken: names without suffix that are in use; those of this set are added.
     """
+    one.file_names.clear()
     for image in one.data.images:
         path = PurePath(image["file_name"])
         name = path.name if flat or path.is_absolute() or ".." in path.parts else str(path)
@@ -118,7 +126,6 @@ def place_images(one: ExportedSet, folder: Path, *, flat: bool, taken: set[str])
             one.counts["images with a new name, as another has theirs"] += 1
         taken.add(free)
         one.file_names.append(free + suffix)
-        link_file(one.image_folder / image["file_name"], folder / (free + suffix))
 
 
 def describe_export(one: ExportedSet) -> Iterator[str]:
