@@ -28,6 +28,8 @@ PRECISIONS = {
 }
 LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # in ONNX; and in OpenVINO:
 LEARNED |= {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData"}
+SHAPES = {"Shape", "ShapeOf"}
+RESULT = "Result"  # what OpenVINO calls an output
 Graph = dict[str, tuple[str, list[str]]]  # of each node, by name: its type, and the nodes it reads from
 Batch = tuple[np.ndarray, np.ndarray]  # images and sizes
 
@@ -151,7 +153,7 @@ def find_what_stays(graph: Graph) -> list[str]:
     """Nodes that int8 leaves in float32: all that compute boxes and scores, for which 256 values are too few.
 
     What becomes int8 is backbone, FPN and dense heads, from their first convolution to their last, and the
-    convolutions and matrix products for single boxes.
+    convolutions and matrix products for single boxes, but for those that predict: what follows them is learned no more.
     """
     learned = {name for name, (kind, _) in graph.items() if kind in LEARNED}
     read_by = defaultdict(list)
@@ -161,7 +163,13 @@ def find_what_stays(graph: Graph) -> list[str]:
     after_choice = _reach([name for name, (kind, _) in graph.items() if kind == "TopK"], read_by)
     dense = learned - after_choice
     within = _reach(dense, read_by) & _reach(dense, {name: sources for name, (_, sources) in graph.items()})
-    return [name for name in graph if name not in learned | within]
+    by_hand = {
+        name: [reader for reader in readers if reader not in learned and graph[reader][0] not in SHAPES]
+        for name, readers in read_by.items()
+    }
+    predictors = {name for name in learned if any(graph[node][0] == RESULT for node in _reach([name], by_hand))}
+    quantized = (learned | within) - predictors
+    return [name for name, (kind, _) in graph.items() if name not in quantized and kind != RESULT]
 
 
 def _reach(start: Iterable[str], following: Mapping[str, list[str]]) -> set[str]:
@@ -174,7 +182,7 @@ def _reach(start: Iterable[str], following: Mapping[str, list[str]]) -> set[str]
 
 
 def _read_graph(model: Any) -> Graph:
-    """The nodes of an ONNX or OpenVINO model but for its constants."""
+    """The nodes and outputs of an ONNX or OpenVINO model, without its constants."""
     if hasattr(model, "get_ordered_ops"):
         return {
             op.get_friendly_name(): (
@@ -182,9 +190,10 @@ def _read_graph(model: Any) -> Graph:
                 [value.get_node().get_friendly_name() for value in op.input_values()],
             )
             for op in model.get_ordered_ops()
-            if op.get_type_name() not in ("Constant", "Parameter", "Result")
+            if op.get_type_name() not in ("Constant", "Parameter")
         }
     makers = {output: node.name for node in model.graph.node for output in node.output}
-    return {
+    nodes = {
         node.name: (node.op_type, [makers[name] for name in node.input if name in makers]) for node in model.graph.node
     }
+    return nodes | {f"output {value.name}": (RESULT, [makers[value.name]]) for value in model.graph.output}

@@ -131,14 +131,20 @@ def test_only_what_is_learned_becomes_int8():
         "relu": ("Relu", ["stem"]),
         "sum": ("Add", ["relu", "stem"]),
         "rpn": ("Conv", ["sum"]),
-        "anchors": ("Range", []),
-        "best": ("TopK", ["rpn"]),
+        "rpn scores": ("Conv", ["rpn"]),
+        "shape": ("Shape", ["sum"]),
+        "anchors": ("Range", ["shape"]),
+        "best": ("TopK", ["rpn scores"]),
         "decode": ("Add", ["best", "anchors"]),
         "pool": ("RoiAlign", ["sum", "decode"]),
         "head": ("Gemm", ["pool"]),
-        "scores": ("Softmax", ["head"]),
+        "predictor": ("Gemm", ["head"]),
+        "scores": ("Softmax", ["predictor"]),
+        "output scores": ("Result", ["scores"]),
+        "output boxes": ("Result", ["decode"]),
     }
-    assert find_what_stays(graph) == ["normalize", "anchors", "best", "decode", "pool", "scores"]
+    stays = ["normalize", "rpn scores", "shape", "anchors", "best", "decode", "pool", "predictor", "scores"]
+    assert find_what_stays(graph) == stays
 
 
 @pytest.mark.parametrize("kind", KINDS)
