@@ -17,6 +17,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+# Layers with weights that int8 is for, as ONNX names them, and as OpenVINO does.
+LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+LEARNED |= {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData"}
 HOW_TO_INSTALL = "it is not part of the plain set-up: pip install openvino nncf"
 _lock = threading.Lock()
 

@@ -67,7 +67,7 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.MAX_IMAGES = 0
     # "float32", "bfloat16" or "float16": evaluate trained weights (--eval-only), and draw, with a model that
     # resnet_det.prepare_for_inference has made faster; "openvino-float32", "openvino-bfloat16", "openvino-int8": with
-    # a backbone that OpenVINO computes; "": with the model as it is.
+    # backbone and heads that OpenVINO computes; "": with the model as it is.
     defaults.RESNET_DET.TEST.PREPARE = ""
     # With openvino-int8: images of DATASETS.TRAIN, from which the ranges of features are taken.
     defaults.RESNET_DET.TEST.CALIBRATION_IMAGES = 64

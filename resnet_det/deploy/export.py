@@ -16,7 +16,7 @@ from torch import nn
 
 from resnet_det.deploy.runtimes import METADATA_FILE, METADATA_KEY
 from resnet_det.errors import InputError
-from resnet_det.openvino_core import quantize
+from resnet_det.openvino_core import LEARNED, quantize
 
 OPSET = 20
 FILES = {"onnx": ("model.onnx",), "openvino": ("model.xml", "model.bin"), "torch": ("model.pt2",)}
@@ -26,8 +26,6 @@ PRECISIONS = {
     "openvino": ("float32", "bfloat16", "float16", "int8"),
     "torch": ("float32",),
 }
-LEARNED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}  # in ONNX; and in OpenVINO:
-LEARNED |= {"Convolution", "ConvolutionBackpropData", "GroupConvolution", "GroupConvolutionBackpropData"}
 SHAPES = {"Shape", "ShapeOf"}
 RESULT = "Result"  # what OpenVINO calls an output
 Graph = dict[str, tuple[str, list[str]]]  # of each node, by name: its type, and the nodes it reads from
@@ -152,8 +150,8 @@ def _quantize(model: Any, batches: Sequence[Batch]) -> Any:
 def find_what_stays(graph: Graph) -> list[str]:
     """Nodes that int8 leaves in float32: all that compute boxes and scores, for which 256 values are too few.
 
-    What becomes int8 is backbone, FPN and dense heads, from their first convolution to their last, and the
-    convolutions and matrix products for single boxes, but for those that predict: what follows them is learned no more.
+    What becomes int8 is the backbone, the FPN, dense heads, and the convolutions and matrix products on single boxes,
+    except for predictors: the last of them, after which nothing learned follows.
     """
     learned = {name for name, (kind, _) in graph.items() if kind in LEARNED}
     read_by = defaultdict(list)
@@ -196,4 +194,6 @@ def _read_graph(model: Any) -> Graph:
     nodes = {
         node.name: (node.op_type, [makers[name] for name in node.input if name in makers]) for node in model.graph.node
     }
-    return nodes | {f"output {value.name}": (RESULT, [makers[value.name]]) for value in model.graph.output}
+    outputs = [value.name for value in model.graph.output]
+    outputs = [value.name for value in model.graph.output]
+    return nodes | {f"output {name}": (RESULT, [makers[name]] if name in makers else []) for name in outputs}

@@ -11,7 +11,7 @@ import numpy as np
 
 from resnet_det.classification import ImageSet, load_image_set
 from resnet_det.classification.image_sets import find_splits
-from resnet_det.classification.memory import ADVICE, keep_in_memory
+from resnet_det.classification.memory import keep_in_memory
 from resnet_det.data.loading.serialized import SerializedDicts
 from resnet_det.errors import InputError
 
@@ -90,11 +90,7 @@ class Data:
         if key not in self._loaded:
             whole = self._load(split)
             part = take(whole, choose_subset(whole.labels, count, seed))
-            try:
-                self._loaded[key] = keep_in_memory(part, MEMORY_MIB)
-            except InputError as error:
-                told = str(error).removesuffix(ADVICE).rstrip()  # of a config, which there is none of here
-                raise InputError(f"{told} Take it away, or mend it") from None
+            self._loaded[key] = keep_in_memory(part, MEMORY_MIB, advice="Take it away, or mend it")
         return self._loaded[key]
 
     def fingerprint(self, split: str, count: int = 0) -> str:

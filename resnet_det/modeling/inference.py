@@ -64,7 +64,7 @@ def prepare_for_inference(
             (``pip install resnet_det[openvino]``), on the CPU. Hooks in them do not run any more.
         calibration: for int8, some tens of images of the kind that will be looked at, as the model takes them
             ({"image": (C, H, W)}, or tensors (N, C, H, W) if ``model`` is a backbone). What OpenVINO computes is in
-            int8, what follows in float32.
+            int8, except for the last layers of heads; the rest is in float32.
 
     Raises:
         ValueError: another dtype or backend; no calibration for int8; a layer that OpenVINO does not have; the model is

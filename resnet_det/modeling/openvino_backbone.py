@@ -88,7 +88,7 @@ class OpenVinoBackbone(Backbone):
 
 def refuse_other_devices(x: torch.Tensor) -> None:
     if x.device.type != "cpu":
-        raise ValueError(f"the images are on {x.device}, and OpenVINO's backbone computes on the CPU alone")
+        raise ValueError(f"the input is on {x.device}, and OpenVINO computes this part of the model on the CPU alone")
 
 
 def to_channels_last(feature: torch.Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Heads that OpenVINO computes, inside Detectron2's detectors: those over feature maps, and those of single boxes."""
+"""Heads that OpenVINO computes, inside Detectron2's detectors: those on feature maps, and those on pooled boxes."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class OpenVinoLayers(nn.Module):
             layers: in evaluation mode; they are not changed.
             shape: (C, H, W).
             samples: (n, C, H, W) each, pooled features from which int8's ranges are taken.
-            ends_in_predictor: the last layer puts out masks or keypoints; it is in float32 where the others are int8.
+            ends_in_predictor: the last layer outputs masks or keypoints; it stays in float32 where the others are int8.
 
         Raises:
             ImportError, ValueError: see :class:`OpenVinoNetwork`.
@@ -125,12 +125,11 @@ def use_openvino_layers_(
     head: nn.Sequential, shape: Sequence[int], dtype: torch.dtype, samples: Sequence[torch.Tensor] = ()
 ) -> None:
     """Let OpenVINO compute the layers of ``head``, one of BOX_HEADS, in place."""
-    layers = nn.Sequential(*head.children())
-    for name, _ in list(head.named_children()):
+    layers = nn.Sequential(*head)  # a layer that comes twice, twice: children() has it once
+    for name in list(head._modules):
         delattr(head, name)
-    for name in ("conv_norm_relus", "fcs"):  # where such heads keep their layers besides
-        if hasattr(head, name):
-            setattr(head, name, [])
+    for name in {"conv_norm_relus", "fcs"} & vars(head).keys():  # lists of the same layers
+        delattr(head, name)
     is_predictor = type(head) is not FastRCNNConvFCHead  # after which Detectron2 has a predictor of its own
     made = OpenVinoLayers(layers, shape, dtype, samples, ends_in_predictor=is_predictor)
     head.add_module("layers_by_openvino", made)
@@ -153,7 +152,7 @@ class _DenseHead(nn.Module):
 class _Layers(nn.Module):
     """``layers`` on features with the channels as the last axis, as the result has it if it is a feature map."""
 
-    title = "head of boxes"
+    title = "box, mask or keypoint head"
 
     def __init__(self, layers: nn.Sequential) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from resnet_det.openvino_core import get_core, import_openvino, quantize
+from resnet_det.openvino_core import LEARNED, get_core, import_openvino, quantize
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class OpenVinoNetwork:
             examples: inputs that it is traced with, of batches of at least 2, as a batch of 1 would be baked in.
             shapes: of its inputs, with -1 for what is free.
             samples: that int8's ranges are taken from; ``transform`` makes the inputs of each.
-            keeps_predictors: int8 leaves the last convolution before each output in float32.
+            keeps_predictors: int8 leaves the last layer with weights before each output in float32.
 
         Raises:
             ImportError: OpenVINO, or for int8 NNCF, is not installed.
@@ -113,11 +113,10 @@ def _convert(module: nn.Module, examples: Sequence[torch.Tensor], shapes: Sequen
 
 
 def _find_predictors(network: Any) -> list[str]:
-    """The last convolution before each output."""
+    """The last layer with weights before each output."""
     found = []
-    for result in network.get_results():
-        node = result
-        while node.get_type_name() not in ("Convolution", "ConvolutionBackpropData"):
+    for node in network.get_results():
+        while node.get_type_name() not in LEARNED and node.get_input_size():
             node = node.input_value(0).get_node()
         found.append(node.get_friendly_name())
     return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
+from detectron2.modeling.poolers import ROIPooler
 from detectron2.modeling.proposal_generator.rpn import RPN, StandardRPNHead
 from detectron2.modeling.roi_heads import StandardROIHeads
 from torch import nn
@@ -20,6 +21,7 @@ from resnet_det.modeling.openvino_heads import BOX_HEADS, OpenVinoDenseHead, use
 logger = logging.getLogger(__name__)
 
 ROWS = 64  # boxes of an image from which int8's ranges of a head are taken: pooled features are large
+FEWEST_ROWS = 4  # boxes of all images, below which ranges say nothing
 
 
 def use_openvino_(model: nn.Module, dtype: torch.dtype, calibration: Iterable[Any] = ()) -> None:
@@ -41,13 +43,14 @@ def use_openvino_(model: nn.Module, dtype: torch.dtype, calibration: Iterable[An
         head = getattr(owner, name)
         made = OpenVinoDenseHead(head, [shapes[level] for level in levels], dtype, backbone, levels, samples)
         setattr(owner, name, made)
-    for head, (channels, sides) in heads.items():
-        has_no_range = dtype == torch.int8 and not inputs[head]
-        if has_no_range:
-            logger.warning(
-                "int8: nothing is found in the calibration images, so %s stays in float32", type(head).__name__
-            )
-        use_openvino_layers_(head, (channels, *sides), torch.float32 if has_no_range else dtype, inputs[head])
+    names = {module: name for name, module in model.named_modules()}
+    for head, shape in heads.items():
+        seen, kept = inputs.pop(head, []), dtype
+        if dtype == torch.int8 and sum(map(len, seen)) < FEWEST_ROWS:
+            kept = torch.float32
+            what = f"{sum(map(len, seen))} boxes in {len(samples)} calibration images, and {FEWEST_ROWS} are needed"
+            logger.warning("int8: %s stays in float32: it gets %s", names[head], what)
+        use_openvino_layers_(head, shape, kept, seen)
 
 
 def _find_dense_head(model: nn.Module) -> tuple[nn.Module | None, str, list[str]]:
@@ -60,8 +63,8 @@ def _find_dense_head(model: nn.Module) -> tuple[nn.Module | None, str, list[str]
     return None, "", []
 
 
-def _find_box_heads(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[int, tuple[int, int]]]]:
-    """Heads of pooled boxes, with the channels and the sides of what they get."""
+def _find_box_heads(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[int, int, int]]]:
+    """Heads of pooled boxes that are as Detectron2 made them, with the shape (C, H, W) of their input."""
     roi_heads = getattr(model, "roi_heads", None)
     if not isinstance(roi_heads, StandardROIHeads):
         return
@@ -69,12 +72,12 @@ def _find_box_heads(model: nn.Module) -> Iterator[tuple[nn.Module, tuple[int, tu
     for kind in ("box", "mask", "keypoint"):
         pooler, head = (getattr(roi_heads, f"{kind}_{part}", None) for part in ("pooler", "head"))
         for one in head if type(head) is nn.ModuleList else [head]:  # a cascade has one for each stage
-            if pooler is not None and type(one) in BOX_HEADS:
-                yield one, (shapes[getattr(roi_heads, f"{kind}_in_features")[0]].channels, pooler.output_size)
+            if type(pooler) is ROIPooler and type(one) in BOX_HEADS and not {"forward", "layers"} & vars(one).keys():
+                yield one, (shapes[getattr(roi_heads, f"{kind}_in_features")[0]].channels, *pooler.output_size)
 
 
 def _record_inputs(
-    model: nn.Module, parts: Iterable[nn.Module], images: Iterable[Any]
+    model: nn.Module, parts: Sequence[nn.Module], images: Iterable[Any]
 ) -> dict[nn.Module, list[torch.Tensor]]:
     """What each of ``parts`` gets for each of ``images``; of more boxes than ROWS, as many of them evenly."""
     recorded = defaultdict(list)
@@ -83,10 +86,17 @@ def _record_inputs(
         x = args[0].detach()
         if len(x):
             recorded[part].append(x[:: -(-len(x) // ROWS)].clone())
+        if len(parts) == 1:
+            raise _StopError
 
     with contextlib.ExitStack() as stack:
         for part in parts:
             stack.callback(part.register_forward_pre_hook(record).remove)
         for image in images:
-            model([image])
+            with contextlib.suppress(_StopError):
+                model([image])
     return recorded
+
+
+class _StopError(Exception):
+    """What comes after the one part whose input is recorded is not wanted."""

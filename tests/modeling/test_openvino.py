@@ -22,7 +22,7 @@ from resnet_det import make_resnet, prepare_for_inference
 from resnet_det.modeling.openvino_backbone import OpenVinoBackbone
 from resnet_det.modeling.openvino_heads import OpenVinoDenseHead, OpenVinoLayers
 from resnet_det.modeling.pyramid import make_fpn
-from resnet_det.openvino_core import import_openvino, keep_signal_stack
+from resnet_det.openvino_core import LEARNED, import_openvino, keep_signal_stack
 
 KINDS = [
     MASK_RCNN,
@@ -138,8 +138,14 @@ def test_every_kind_of_detector_computes_the_same(config):
     assert differ(fast.backbone(images).values(), model.backbone(images).values()) < 1e-4
     for found, expected in zip(fast(inputs), model(inputs), strict=True):
         found, expected = found["instances"], expected["instances"]
-        assert len(found) == len(expected)
+        assert len(found) == len(expected) > 0
         torch.testing.assert_close(found.scores, expected.scores, atol=1e-3, rtol=0)
+        if found.has("pred_keypoints"):
+            torch.testing.assert_close(
+                found.pred_keypoints[..., :2], expected.pred_keypoints[..., :2], atol=0.1, rtol=0
+            )
+        if found.has("pred_masks"):
+            assert (found.pred_masks != expected.pred_masks).float().mean() < 0.01
     with pytest.raises(RuntimeError, match="not the state of a prepared model like this one"):
         fast.load_state_dict(model.state_dict(), strict=False)
     again = copy.deepcopy(fast)
@@ -154,7 +160,23 @@ def test_int8_in_a_detector_takes_images_as_the_model_does():
     fast = prepare(model, torch.int8, inputs)
     assert fast.backbone.dtype == fast.proposal_generator.rpn_head.network.dtype == torch.int8
     assert 1e-4 < differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1
-    assert get_layers(fast.roi_heads.box_head).network.dtype == torch.int8
+    heads = fast.proposal_generator.rpn_head, get_layers(fast.roi_heads.mask_head), get_layers(fast.roi_heads.box_head)
+    assert [part.network.dtype for part in heads] == [torch.int8] * 3
+    # What predicts is in float32: for each of five levels scores and offsets, and the masks. The rest is not.
+    assert [count_layers(part.network) for part in heads] == [(5, 10), (2, 1), (2, 0)]
+
+
+def count_layers(network):
+    """Layers with weights in int8, and those in float32."""
+    in_int8, in_float32 = 0, 0
+    for op in network._network.get_ordered_ops():
+        if op.get_type_name() in LEARNED:
+            source = op.input_value(0).get_node()
+            while source.get_type_name() in ("Transpose", "Reshape"):  # to channels-first, and to flat
+                source = source.input_value(0).get_node()
+            in_int8 += source.get_type_name() == "FakeQuantize"
+            in_float32 += source.get_type_name() != "FakeQuantize"
+    return in_int8, in_float32
 
 
 @pytest.mark.long
@@ -164,7 +186,7 @@ def test_a_head_without_a_box_in_calibration_stays_in_float32(caplog):
     fast = prepare(model, torch.int8, make_inputs(cfg))
     assert get_layers(fast.roi_heads.box_head).network.dtype == torch.int8
     assert get_layers(fast.roi_heads.mask_head).network.dtype == torch.float32
-    assert "nothing is found in the calibration images, so MaskRCNNConvUpsampleHead stays in float32" in caplog.text
+    assert "int8: roi_heads.mask_head stays in float32: it gets 0 boxes in 2 calibration images" in caplog.text
 
 
 def get_layers(head):
@@ -181,10 +203,10 @@ def test_a_detector_with_bfloat16_has_heads_in_bfloat16():
     assert differ(run_parts(fast, cfg), run_parts(model, cfg)) < 0.1
 
 
-@pytest.mark.parametrize("kind", ["box", "mask"])
+@pytest.mark.parametrize("kind", ["box", "mask", "keypoint"])
 @torch.no_grad()
 def test_heads_of_boxes_take_any_number_of_them(kind):
-    _, model = make_model()
+    _, model = make_model("COCO-Keypoints/keypoint_rcnn_R_50_FPN_1x.yaml" if kind == "keypoint" else MASK_RCNN)
     head, fast = (getattr(one.roi_heads, f"{kind}_head") for one in (model, prepare(model)))
     side = getattr(model.roi_heads, f"{kind}_pooler").output_size
     for count in (0, 1, 3, 70):
@@ -210,6 +232,24 @@ def test_heads_of_a_users_own_are_left_in_torch():
     assert differ(run_parts(fast, cfg), run_parts(model, cfg)) < 1e-4
 
 
+@torch.no_grad()
+def test_a_layer_that_comes_twice_is_computed_twice():
+    cfg, model = make_model()
+    head = model.roi_heads.box_head
+    head.add_module("fc_relu2", head.fc_relu1)
+    assert len(head) > len(list(head.children()))
+    assert differ(run_parts(prepare(model), cfg), run_parts(model, cfg)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["forward", "layers"])
+@torch.no_grad()
+def test_heads_with_a_method_of_their_own_are_left_in_torch(name):
+    _, model = make_model()
+    head = model.roi_heads.mask_head
+    setattr(head, name, getattr(head, name))
+    assert "predictor" in dict(prepare(model).roi_heads.mask_head.named_children())
+
+
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
@@ -233,7 +273,9 @@ def test_what_is_not_installed_is_named(monkeypatch, module, dtype):
 
 
 def test_images_on_a_gpu_are_refused(pair):
-    with pytest.raises(ValueError, match="the images are on meta, and OpenVINO's backbone computes on the CPU alone"):
+    with pytest.raises(
+        ValueError, match="the input is on meta, and OpenVINO computes this part of the model on the CPU alone"
+    ):
         pair[1](torch.empty(1, 3, 64, 64, device="meta"))
     assert isinstance(pair[1], OpenVinoBackbone)
     with pytest.raises(ValueError, match="the model is elsewhere: move it there first"):
