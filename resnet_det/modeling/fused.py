@@ -40,6 +40,8 @@ def conv_sum_relu(
         return torch.ops.mkldnn._convolution_pointwise(
             x, weight, bias, padding, stride, dilation, groups, "relu" if relu else "none", [], ""
         )
+    # Only what lies channels-last is summed inside; torch's other way has no bfloat16.
+    x, summand = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (x, summand))
     rest = (weight, bias, padding, stride, dilation, groups, "add", 1.0, "relu" if relu else None, [], "")
     if overwrite:
         return torch.ops.mkldnn._convolution_pointwise_.binary(summand, x, *rest)

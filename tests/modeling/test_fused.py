@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -46,6 +48,20 @@ def test_the_fused_operator_equals_its_parts(name, dtype, with_sum, relu):
     expected = expected.relu() if relu else expected
     tolerance = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 0.02}[dtype]
     assert (out.double() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("layouts", list(itertools.product((torch.contiguous_format, torch.channels_last), repeat=3)))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.no_grad()
+def test_any_layout_of_weight_features_and_summand_is_summed(dtype, layouts, overwrite):
+    conv, x = make("3x3", dtype, channels_last=False)
+    summand = torch.randn(2, 12, 13, 11).to(dtype)
+    expected = F.relu(F.conv2d(x.float(), conv.weight.float(), conv.bias.float(), padding=1) + summand.float())
+    conv, x, summand = (part.to(memory_format=layout) for part, layout in zip((conv, x, summand), layouts, strict=True))
+    out = conv_sum_relu(conv, x, summand, overwrite=overwrite)
+    tolerance = 1e-5 if dtype == torch.float32 else 0.02
+    assert (out.float() - expected).abs().max() <= tolerance * expected.max()
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
