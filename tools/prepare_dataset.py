@@ -145,7 +145,8 @@ def _add_crop_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=16,
         metavar="PX",
-        help="the shorter side of a box, at least; smaller objects are left out (default: %(default)s)",
+        help="the shorter side of a box, clipped to its image, at least; smaller objects are left out "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--strict", action="store_true", help="stop at an image that cannot be read, in place of leaving it out"

@@ -100,7 +100,7 @@ def build_classifier(cfg: CfgNode, *, backbone: nn.Module | None = None) -> Clas
     if backbone is None:
         backbone = build_resnet(cfg, num_classes=num_classes)
     else:
-        _check_head(backbone.to(cfg.MODEL.DEVICE), num_classes, channels=len(cfg.MODEL.PIXEL_MEAN), size=keys.SIZE_TEST)
+        check_head(cfg, backbone)
     return Classifier(
         backbone,
         num_classes,
@@ -114,12 +114,14 @@ def build_classifier(cfg: CfgNode, *, backbone: nn.Module | None = None) -> Clas
     ).to(cfg.MODEL.DEVICE)
 
 
-def _check_head(backbone: nn.Module, num_classes: int, *, channels: int, size: int) -> None:
-    """Let ``backbone`` look at an image, and see whether logits come out.
+def check_head(cfg: CfgNode, backbone: nn.Module) -> None:
+    """Let ``backbone`` look at an image, where it is, and see whether logits come out.
 
     Raises:
-        InputError: it has no head of ``num_classes`` classes.
+        InputError: it has no head of as many classes as RESNET_DET.CLASSES.NAMES.
     """
+    num_classes, channels = len(cfg.RESNET_DET.CLASSES.NAMES), len(cfg.MODEL.PIXEL_MEAN)
+    size = cfg.RESNET_DET.CLASSIFICATION.SIZE_TEST
     was_training = {module: module.training for module in backbone.modules()}
     device = next((parameter.device for parameter in backbone.parameters()), None)
     try:

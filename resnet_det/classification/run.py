@@ -13,12 +13,12 @@ from detectron2.utils import comm
 from detectron2.utils.env import seed_all_rng
 from torch import nn
 
-from resnet_det.classification.classifier import build_classifier
+from resnet_det.classification.classifier import build_classifier, check_head
 from resnet_det.classification.evaluation import evaluate_classifier
 from resnet_det.classification.image_sets import ImageSet, load_image_set
 from resnet_det.classification.loaders import TEST_ADVICE, build_test_loader, build_train_loader, choose_test_images
 from resnet_det.classification.memory import keep_in_memory
-from resnet_det.classification.weights import describe_backbone, describe_training, write_weights
+from resnet_det.classification.weights import describe_backbone, describe_training, find_spec, write_weights
 from resnet_det.config import check_classification_cfg, merge_cfg, read_resnet_spec, set_classification_defaults_
 from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
@@ -28,14 +28,14 @@ from resnet_det.engine.epochs import set_length_in_epochs_
 from resnet_det.engine.initial_weights import check_from_scratch, prepare_weights
 from resnet_det.engine.model_setup import compile_backbone_, set_up_torch
 from resnet_det.engine.precision import autocast_for_tests
-from resnet_det.engine.resuming import MATCHED, name_facts, read_keys, take_matched_keys_
+from resnet_det.engine.resuming import MATCHED, STRIDE_KEY, name_facts, read_keys, take_matched_keys_
 from resnet_det.engine.run_folder import choose_start, clear_run
 from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
 from resnet_det.modeling import speed_up_on_cpus_
-from resnet_det.weights import describe_net
+from resnet_det.weights import describe_stride
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +145,8 @@ def prepare_run(
     if test_set is None and cfg.DATASETS.TEST:
         test_set = load_images(cfg, "test")
     set_classes_(cfg, train_set, test_set)
+    if backbone is not None:
+        check_head(cfg, backbone)
     if cfg.RESNET_DET.TRAIN.BEST_METRIC == "classification/top5_error" and len(train_set.classes) <= 5:
         raise InputError(
             f"RESNET_DET.TRAIN.BEST_METRIC is classification/top5_error, which {len(train_set.classes)} classes do not "
@@ -153,10 +155,9 @@ def prepare_run(
     set_length_in_epochs_(cfg, lambda: len(train_set))
     if checkpoint is None:
         if backbone is None:
-            net = describe_net(read_resnet_spec(cfg, num_classes=len(train_set.classes)))
+            prepare_weights(cfg, spec=read_resnet_spec(cfg, num_classes=len(train_set.classes)))
         else:
-            net = describe_backbone(backbone)
-        prepare_weights(cfg, net=net)
+            prepare_weights(cfg, spec=find_spec(backbone), is_given=True)
     else:
         take_matched_keys_(cfg, checkpoint)
     if overwrite and not resume:
@@ -236,7 +237,7 @@ class ClassificationRun(ConfiguredRun):
         )
         step.skipped.update(self.train_set.problems.values())
         scheduler = build_lr_scheduler(cfg, optimizer)
-        fixed = _read_fixed(start, model.backbone)
+        fixed = _read_fixed(start, model.backbone, is_given=backbone is not None)
         super().__init__(step, scheduler, cfg.OUTPUT_DIR, cfg.SOLVER.MAX_ITER, fixed_settings=fixed)
         self.checkpointer.facts = describe_training(cfg, model.backbone)
         self.register_hooks(self.build_hooks())
@@ -273,7 +274,13 @@ def describe(images: ImageSet, used: int) -> dict[str, Any]:
     return {images.name: {"images": used, "classes": len(images.classes)}}
 
 
-def _read_fixed(start: Start, backbone: nn.Module) -> dict[str, Any]:
-    images = start.train_set
+def _read_fixed(start: Start, backbone: nn.Module, *, is_given: bool) -> dict[str, Any]:
+    """
+    Args:
+        is_given: the net is not of the config: where it strides, its spec says and not the key.
+    """
+    images, spec = start.train_set, find_spec(backbone)
     data = {"the number of training images": len(images), "the classes": list(images.classes)}
-    return {**read_keys(start.cfg, _FIXED), **data, **name_facts(describe_backbone(backbone))}
+    net = describe_backbone(backbone) | (describe_stride(spec) if is_given and spec is not None else {})
+    keys = [key for key in _FIXED if not (is_given and key == STRIDE_KEY)]
+    return {**read_keys(start.cfg, keys), **data, **name_facts(net)}

@@ -81,13 +81,13 @@ def train_or_evaluate_classifier(args: argparse.Namespace) -> dict[str, Any] | N
     Returns:
         Results, also in OUTPUT_DIR/results.json; None in other processes than the first.
     """
-    logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    package_logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
     cfg = read_cfg(args)
     if args.eval_only:
         return _evaluate(cfg, args)
     start = prepare_run(cfg, resume=args.resume, overwrite=args.overwrite or args.fast_dev_run, keep=[args.config_file])
     args.resume = start.resume
-    logger.handlers.clear()  # from here on with a file in OUTPUT_DIR
+    package_logger.handlers.clear()  # from here on with a file in OUTPUT_DIR
     _set_up(start.cfg, args)
     return run_training(start)
 
@@ -158,8 +158,8 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict[str, Any] | None:
     images = load_images(cfg, "test")
     set_classes_(cfg, None, images)
     cfg.freeze()
-    logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
-    logger.handlers.clear()
+    package_logger = setup_logger(name="resnet_det", distributed_rank=comm.get_rank())
+    package_logger.handlers.clear()
     _set_up(cfg, args)
     model = build_classifier(cfg)
     speed_up_on_cpus_(model)

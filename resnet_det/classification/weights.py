@@ -23,11 +23,12 @@ _PREFIX = "backbone."
 def describe_backbone(backbone: nn.Module) -> dict[str, Any]:
     """What is known of a net that is trained (:func:`resnet_det.weights.describe_net`): nothing unless it was made of a
     spec."""
-    spec = _find_spec(backbone)
+    spec = find_spec(backbone)
     return {} if spec is None else describe_net(spec)
 
 
-def _find_spec(backbone: nn.Module) -> ResNetSpec | DenseNetSpec | None:
+def find_spec(backbone: nn.Module) -> ResNetSpec | DenseNetSpec | None:
+    """What a net was made of; None if it was not made of a spec."""
     spec = getattr(backbone, "spec", None)
     return spec if isinstance(spec, ResNetSpec | DenseNetSpec) else None
 
@@ -35,7 +36,7 @@ def _find_spec(backbone: nn.Module) -> ResNetSpec | DenseNetSpec | None:
 def describe_training(cfg: CfgNode, backbone: nn.Module) -> dict[str, str]:
     """What files of weights say of how these were trained, where :func:`resnet_det.weights.find_conventions` looks."""
     pixels = tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
-    stride_in_1x1 = getattr(_find_spec(backbone), "stride_in_1x1", None)
+    stride_in_1x1 = getattr(find_spec(backbone), "stride_in_1x1", None)
     return {TRAINED_WITH: to_json(Conventions(cfg.INPUT.FORMAT, *pixels, stride_in_1x1, describe_backbone(backbone)))}
 
 

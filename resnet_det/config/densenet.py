@@ -16,8 +16,10 @@ from resnet_det.specs import ResNetSpec
 DENSENET_FPN_BACKBONE = "build_densenet_det_fpn_backbone"
 
 # What of MODEL.RESNETS and MODEL.RESNET_DET means something to a DenseNet. All other keys must have their defaults.
+# STRIDE_IN_1X1 is accepted and ignored: the configs that DenseNets share with ResNets set it.
 _USED = {
     *("MODEL.RESNETS.DEPTH", "MODEL.RESNETS.NORM", "MODEL.RESNETS.OUT_FEATURES", "MODEL.RESNET_DET.CHECKPOINT_STAGES"),
+    "MODEL.RESNETS.STRIDE_IN_1X1",
     *("MODEL.RESNET_DET.MATCH_WEIGHTS", "MODEL.RESNET_DET.CHECK_WEIGHTS", "MODEL.RESNET_DET.ALLOW_FROZEN_RANDOM"),
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -12,15 +11,25 @@ from detectron2.utils import comm
 from torch import nn
 
 from resnet_det.config import backbone_outputs, read_spec
+from resnet_det.densenet_specs import DenseNetSpec
 from resnet_det.engine.foreign_weights import load_into_any_model
 from resnet_det.errors import InputError
-from resnet_det.weights import Conventions, describe_net, fetch_weights, find_conventions, load_weights
+from resnet_det.specs import ResNetSpec
+from resnet_det.weights import (
+    Conventions,
+    describe_net,
+    describe_stride,
+    fetch_weights,
+    find_conventions,
+    load_weights,
+)
 
 logger = logging.getLogger(__name__)
 
-# What of a net its weights are bound to, and the keys that say it. Dilation is not among it: a dilated stage takes the
-# weights of one that is not (arXiv 1606.00915), and does on purpose.
+# What of a net its weights are bound to, and the keys that say it. Dilation is left out: dilated stages deliberately
+# take the weights of undilated ones (arXiv 1606.00915).
 _NET_KEYS = {
+    "stride_in_1x1": "MODEL.RESNETS.STRIDE_IN_1X1",
     "norm": "MODEL.RESNETS.NORM",
     "stem": "MODEL.RESNET_DET.STEM",
     "shortcut": "MODEL.RESNET_DET.SHORTCUT",
@@ -30,13 +39,14 @@ _NET_KEYS = {
 }
 
 
-def prepare_weights(cfg: CfgNode, *, net: Mapping[str, Any] | None = None) -> None:
+def prepare_weights(cfg: CfgNode, *, spec: ResNetSpec | DenseNetSpec | None = None, is_given: bool = False) -> None:
     """Fetch MODEL.WEIGHTS before training starts, and hold the config to what they were trained with.
 
     With MODEL.RESNET_DET.MATCH_WEIGHTS, pixels and strides in ``cfg`` are changed to that. Other dilations are logged.
 
     Args:
-        net: what is known of the net that is trained (:func:`describe_net`), if that is not the one of ``cfg``.
+        spec: of the net that is trained. None: the one that ``cfg`` describes or, with ``is_given``, not known.
+        is_given: the caller has built the net, and no key decides how it computes.
 
     Raises:
         InputError: they cannot be had, were trained with other input than the config says, or in a net that computes
@@ -48,43 +58,53 @@ def prepare_weights(cfg: CfgNode, *, net: Mapping[str, Any] | None = None) -> No
         fetch_weights(cfg.MODEL.WEIGHTS)
     comm.synchronize()
     conventions = find_conventions(cfg.MODEL.WEIGHTS)
-    if conventions is not None:
-        _check_net(cfg, describe_net(read_spec(cfg)) if net is None else net, conventions.net)
-    wanted = _differences(cfg, conventions) if conventions else {}
+    if conventions is None:
+        return
+    if spec is None and not is_given:
+        spec = read_spec(cfg)
+    _check_net(cfg, spec, conventions, is_given=is_given)
+    expected = _expect(cfg, conventions, has_stride=isinstance(spec, ResNetSpec) and not is_given)
+    wanted = {key: value for key, value in expected.items() if not _close(_get(cfg, key), value)}
     if wanted and cfg.MODEL.RESNET_DET.MATCH_WEIGHTS:
         for key, value in wanted.items():
             cfg.merge_from_list([key, value])
             logger.warning("%s set to %s, as MODEL.WEIGHTS were trained with", key, value)
     elif wanted and cfg.MODEL.RESNET_DET.CHECK_WEIGHTS:
         raise InputError(_explain_differences(cfg.MODEL.WEIGHTS, wanted))
-    elif conventions and not wanted:
-        logger.info("INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD and STRIDE_IN_1X1 are what MODEL.WEIGHTS were trained with")
+    elif expected and not wanted:
+        logger.info("%s: as MODEL.WEIGHTS were trained with", ", ".join(expected))
 
 
-def _check_net(cfg: CfgNode, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+def _check_net(
+    cfg: CfgNode, spec: ResNetSpec | DenseNetSpec | None, conventions: Conventions, *, is_given: bool
+) -> None:
     """
     Args:
-        ours, theirs: what is known of the net that is built, and of the one that MODEL.WEIGHTS were trained in.
+        spec, is_given: see :func:`prepare_weights`.
 
     Raises:
-        InputError: they compute otherwise, and CHECK_WEIGHTS is on.
+        InputError: the net computes otherwise than the one that MODEL.WEIGHTS were trained in, and CHECK_WEIGHTS is on.
     """
+    ours = {} if spec is None else describe_net(spec)
+    theirs = dict(conventions.net)
+    if is_given and spec is not None and conventions.stride_in_1x1 is not None:  # else the key is compared, or set
+        ours, theirs = ours | describe_stride(spec), theirs | {"stride_in_1x1": conventions.stride_in_1x1}
     for stage, dilations in theirs.get("dilations", {}).items():
         now = ours.get("dilations", {}).get(stage, dilations)
         if now != dilations:
             logger.warning(
-                "MODEL.WEIGHTS %s were trained with dilations %s of the blocks of %s, and the config says %s",
+                "MODEL.WEIGHTS %s were trained with dilations %s of the blocks of %s, and the net that is built has %s",
                 cfg.MODEL.WEIGHTS, dilations, stage, now,
             )  # fmt: skip
-    both = [fact for fact in _NET_KEYS if fact in ours and fact in theirs]
-    differ = [fact for fact in both if ours[fact] != theirs[fact]]
+    differ = [fact for fact in _NET_KEYS if fact in ours and fact in theirs and ours[fact] != theirs[fact]]
     if differ and cfg.MODEL.RESNET_DET.CHECK_WEIGHTS:
         told = "; ".join(
-            f"{fact} is {theirs[fact]!r} there, {ours[fact]!r} here ({_NET_KEYS[fact]})" for fact in differ
+            f"{fact} is {theirs[fact]!r} there, {ours[fact]!r} here" + ("" if is_given else f" ({_NET_KEYS[fact]})")
+            for fact in differ
         )
         raise InputError(
-            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of a net that computes otherwise than that of the config: {told}. "
-            "Build the net that was trained (MODEL.RESNET_DET.CHECK_WEIGHTS False to go on as it is)"
+            f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS} are of a net that computes otherwise than the one that is built: "
+            f"{told}. Build the net that was trained (MODEL.RESNET_DET.CHECK_WEIGHTS False to go on as it is)"
         )
 
 
@@ -103,16 +123,20 @@ def check_from_scratch(cfg: CfgNode) -> list[str]:
     return problems
 
 
-def _differences(cfg: CfgNode, conventions: Conventions) -> dict[str, Any]:
-    """The keys that differ from ``conventions``, with the values they should have."""
+def _expect(cfg: CfgNode, conventions: Conventions, *, has_stride: bool) -> dict[str, Any]:
+    """The keys that ``conventions`` decide, with the values they should have.
+
+    Args:
+        has_stride: whether MODEL.RESNETS.STRIDE_IN_1X1 has a meaning for the net.
+    """
     wanted: dict[str, Any] = {}
     if len(cfg.MODEL.PIXEL_MEAN) == len(conventions.pixel_mean):  # else the first convolution is adapted
         wanted["INPUT.FORMAT"] = conventions.channel_order
         wanted["MODEL.PIXEL_MEAN"] = list(conventions.pixel_mean)
         wanted["MODEL.PIXEL_STD"] = list(conventions.pixel_std)
-    if conventions.stride_in_1x1 is not None:
+    if has_stride and conventions.stride_in_1x1 is not None:
         wanted["MODEL.RESNETS.STRIDE_IN_1X1"] = conventions.stride_in_1x1
-    return {key: value for key, value in wanted.items() if _close(_get(cfg, key), value) is False}
+    return wanted
 
 
 def _get(cfg: CfgNode, key: str) -> Any:

@@ -14,11 +14,13 @@ from detectron2.solver.lr_scheduler import LRMultiplier
 from torch.optim.lr_scheduler import OneCycleLR
 
 from resnet_det.config import backbone_outputs, read_spec
+from resnet_det.densenet_specs import DenseNetSpec
 from resnet_det.errors import InputError
 from resnet_det.weights import describe_net
 
+STRIDE_KEY = "MODEL.RESNETS.STRIDE_IN_1X1"
 # What MATCH_WEIGHTS may have set, which no tensor of a checkpoint shows.
-MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1")
+MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", STRIDE_KEY)
 # With another value of these the batches would differ, or what the model and the optimizer know would mean nothing.
 _FIXED = (
     *MATCHED,
@@ -37,9 +39,10 @@ _FIXED = (
 def read_fixed_settings(cfg: CfgNode) -> dict[str, Any]:
     """What stays as it is for the whole of a run: values of keys, the classes that are trained on, and of the net what
     no tensor shows."""
-    values = read_keys(cfg, _FIXED)
+    spec = read_spec(cfg) if backbone_outputs(cfg) is not None else None
+    values = read_keys(cfg, [key for key in _FIXED if key != STRIDE_KEY or not isinstance(spec, DenseNetSpec)])
     classes = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes") if cfg.DATASETS.TRAIN else None
-    net = describe_net(read_spec(cfg)) if backbone_outputs(cfg) is not None else {}
+    net = {} if spec is None else describe_net(spec)
     return {**values, "the classes": classes, **name_facts(net)}
 
 

@@ -44,7 +44,8 @@ class TrainStep(TrainerBase):
 
     Attributes:
         ema: the moving average of the weights, if there is one.
-        skipped: images that could not be used, with what was wrong.
+        skipped: images that could not be used, with what was wrong: those of this process, and since the last
+            ``prepare_to_save`` those of all.
         signalled: whether this process has been asked to stop; set from outside.
         stop_agreed: whether any process was, as all know after the same step.
     """
@@ -233,6 +234,8 @@ class TrainStep(TrainerBase):
         self.settle()
         share_statistics([unwrap(self.model), *([] if self.ema is None else [self.ema.module])])
         self._numbers_of_all = comm.all_gather(self._changed_numbers())
+        for skipped in comm.all_gather(self.skipped):
+            self.skipped |= skipped
 
     def _changed_numbers(self) -> dict[str, Any]:
         changes = find_changes(self._first_numbers, read_numbers(unwrap(self.model)))
@@ -268,7 +271,8 @@ class TrainStep(TrainerBase):
             was, now = ("on", "off") if "ema" in state else ("off", "on")
             raise InputError(f"--resume: the run had its moving average (EMA_DECAY) {was}, and now it is {now}")
         super().load_state_dict(state)
-        self.seed, self.skipped, self._skipped_steps = state["seed"], dict(state["skipped"]), state["skipped_steps"]
+        self.seed, self._skipped_steps = state["seed"], state["skipped_steps"]
+        self.skipped |= state["skipped"]  # what was found before, as the images were loaded, stays
         load_optimizer_state(self.optimizer, state["optimizer"])
         if self.grad_scaler.is_enabled() and state["grad_scaler"]:  # float32 has none
             self.grad_scaler.load_state_dict(state["grad_scaler"])

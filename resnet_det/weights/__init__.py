@@ -1,7 +1,7 @@
 """Weights of any ResNet: where they are, how their tensors are called, and how they get into a model."""
 
 from resnet_det.weights.catalog import Conventions, WeightsEntry, find_entry, list_entries
-from resnet_det.weights.conventions import describe_net, find_conventions, to_json
+from resnet_det.weights.conventions import describe_net, describe_stride, find_conventions, to_json
 from resnet_det.weights.convert import ConversionReport, convert_weights
 from resnet_det.weights.load import LoadReport, load_weights
 from resnet_det.weights.names import NAMINGS, from_detectron2_names, naming_of, to_detectron2_names
@@ -17,6 +17,7 @@ __all__ = [
     "WeightsEntry",
     "convert_weights",
     "describe_net",
+    "describe_stride",
     "fetch_weights",
     "find_conventions",
     "find_entry",

@@ -68,6 +68,12 @@ def describe_net(spec: ResNetSpec | DenseNetSpec) -> dict[str, Any]:
     }
 
 
+def describe_stride(spec: ResNetSpec | DenseNetSpec) -> dict[str, bool]:
+    """Where bottlenecks stride; empty for a net that has none."""
+    has_choice = isinstance(spec, ResNetSpec) and spec.block == "bottleneck"
+    return {"stride_in_1x1": spec.stride_in_1x1} if has_choice else {}
+
+
 def to_json(conventions: Conventions) -> str:
     """What stands under ``TRAINED_WITH`` in a file of weights."""
     return json.dumps(dataclasses.asdict(conventions))

@@ -224,6 +224,14 @@ def test_a_backbone_without_a_head_for_the_classes_is_refused(make_cfg, backbone
     assert not any(module.training for module in net.modules()), "its mode stays"
 
 
+def test_a_backbone_without_a_head_is_refused_before_a_run_is_deleted(make_cfg, tmp_path):
+    cfg = make_cfg("SOLVER.MAX_ITER", 1, "DATASETS.TEST", ())
+    train_classifier(cfg)
+    with pytest.raises(InputError, match="data have 6 classes"):
+        train_classifier(cfg, overwrite=True, backbone=make_resnet(10, num_classes=5))
+    assert (tmp_path / "out" / "model_final.pth").is_file()
+
+
 def test_a_resumed_run_has_the_keys_that_were_matched(make_cfg, tmp_path):
     train_classifier(make_cfg("INPUT.FORMAT", "BGR", "SOLVER.MAX_ITER", 1, "DATASETS.TEST", (), out="first"))
     opts = ["MODEL.WEIGHTS", str(tmp_path / "first" / "classifier.safetensors"), "MODEL.RESNET_DET.MATCH_WEIGHTS", True]
@@ -290,7 +298,7 @@ def test_a_detector_is_held_to_the_pixels_of_the_weights(make_cfg, tmp_path, mon
     assert cfg.INPUT.FORMAT == "BGR"
     caplog.set_level("INFO")
     prepare_weights(cfg)
-    assert "are what MODEL.WEIGHTS were trained with" in caplog.text
+    assert "as MODEL.WEIGHTS were trained with" in caplog.text
 
 
 def weights_of_a_backbone(make_cfg, tmp_path, **shape):
@@ -328,7 +336,26 @@ def test_other_dilations_are_told_and_no_error(make_cfg, tmp_path, monkeypatch, 
     prepare_weights(bottleneck_cfg(weights, "MODEL.RESNETS.NORM", "FrozenBN"))
     assert "dilations" not in caplog.text
     prepare_weights(bottleneck_cfg(weights, "MODEL.RESNET_DET.DILATIONS", "[1, 2]"))
-    assert "were trained with dilations [1] of the blocks of res3, and the config says [2]" in caplog.text
+    assert "were trained with dilations [1] of the blocks of res3, and the net that is built has [2]" in caplog.text
+
+
+@pytest.mark.parametrize("key", [True, False])
+def test_a_backbone_of_ones_own_strides_where_it_strides_whatever_the_config_says(make_cfg, tmp_path, caplog, key):
+    shape = {"block": "bottleneck", "stage_blocks": (1, 1), "num_classes": 6}
+    weights = weights_of_a_backbone(make_cfg, tmp_path, stride_in_1x1=True)
+    opts = ["MODEL.WEIGHTS", str(weights), "MODEL.RESNETS.STRIDE_IN_1X1", key, "DATASETS.TEST", ()]
+    cfg = make_cfg(*opts, "SOLVER.MAX_ITER", 1, out="other")
+    train_classifier(cfg, backbone=make_resnet(**shape, stride_in_1x1=True))
+    cfg.merge_from_list(["MODEL.RESNET_DET.MATCH_WEIGHTS", True, "SOLVER.MAX_ITER", 2])
+    other = make_resnet(**shape, stride_in_1x1=False)
+    with pytest.raises(InputError, match="net's stride_in_1x1 was True and is False"):
+        train_classifier(cfg, backbone=other, resume=True)
+    with pytest.raises(InputError, match=r"one that is built: stride_in_1x1 is True there, False here\. Build"):
+        train_classifier(cfg, backbone=other, overwrite=True)
+    assert Path(cfg.OUTPUT_DIR, "model_final.pth").is_file()
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = not key
+    train_classifier(cfg, backbone=make_resnet(**shape, stride_in_1x1=True), resume=True)
+    assert "STRIDE_IN_1X1 set to" not in caplog.text
 
 
 class Flattened(nn.Sequential):
@@ -360,6 +387,18 @@ def test_results_say_how_many_images_were_used(make_cfg, tmp_path):
     facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]
     assert facts["trained on"] == {str(tmp_path / "train"): {"images": 17, "classes": 6}}
     assert facts["evaluated on"] == {cfg.DATASETS.TEST[0]: {"images": 5, "classes": 6}}
+    assert json.loads((tmp_path / "out" / "skipped_images.json").read_text()).keys() == {str(bad)}
+
+
+def test_images_that_broke_before_a_run_was_resumed_are_counted(make_cfg, tmp_path):
+    write_images(tmp_path / "train")
+    opts = ["DATASETS.TRAIN", (str(tmp_path / "train"),), "RESNET_DET.DATA.ON_BAD_IMAGE", "skip"]
+    train_classifier(make_cfg(*opts, "SOLVER.MAX_ITER", 1))
+    bad = tmp_path / "train" / "bee" / "0.png"
+    bad.write_bytes(bad.read_bytes()[:60])
+    train_classifier(make_cfg(*opts, "SOLVER.MAX_ITER", 2), resume=True)
+    facts = json.loads((tmp_path / "out" / "results.json").read_text())["facts"]
+    assert facts["trained on"] == {str(tmp_path / "train"): {"images": 17, "classes": 6}}
     assert json.loads((tmp_path / "out" / "skipped_images.json").read_text()).keys() == {str(bad)}
 
 

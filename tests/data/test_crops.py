@@ -71,6 +71,15 @@ def test_small_objects_and_crowds_are_left_out_and_counted(cells, tmp_path):
     assert "1 crowd regions: left out" in told
 
 
+def test_only_what_is_inside_the_image_counts_as_the_size(cells, tmp_path):
+    sets = cells([(1, 1, [50, 5, 20, 20]), (1, 2, [42, 5, 20, 20])])
+    (counts,) = write_crops(sets, tmp_path / "out")
+    assert counts == {"red cell": 1, "white cell": 2}
+    told = list(describe_export(sets[0]))
+    assert "1 objects with a side of less than 16 pixels: left out" in told
+    assert "2 boxes that reach outside their image: clipped" in told
+
+
 @pytest.mark.parametrize("fault", ["damaged", "other size"])
 def test_an_image_that_cannot_be_used_is_named_with_its_objects(cells, tmp_path, fault):
     sets = cells([(1, 1, [1, 1, 30, 30])])
@@ -97,7 +106,10 @@ def test_names_that_are_no_folders_are_changed_and_two_of_one_refused(cells, tmp
 
 
 def test_what_cannot_give_crops_is_refused(cells, tmp_path):
-    with pytest.raises(InputError, match=r"--context is -1, --min-size 16; at least 0 and 1"):
-        write_crops(cells([]), tmp_path / "out", context=-1)
+    for context in (-1, float("nan"), float("inf")):
+        with pytest.raises(InputError, match=rf"--context is {context:g}; a number of at least 0 would be right"):
+            write_crops(cells([]), tmp_path / "out", context=context)
+    with pytest.raises(InputError, match="--min-size is 0; at least 1 would be right"):
+        write_crops(cells([]), tmp_path / "out", min_size=0)
     with pytest.raises(InputError, match=r"no object is left of it; 2 objects with a side of less than 50 pixels"):
         write_crops(cells([]), tmp_path / "out", min_size=50)

@@ -88,10 +88,11 @@ def batch_of(*values):
 def train_with_accumulation(rank, _):
     step = make_step([batch_of(values[rank]) for values in VALUES], shared=True, accumulate=2)
     storage = run(step, 3)
+    step.skipped[f"{rank}.jpg"] = "truncated"
     step.prepare_to_save()
     numbers = step.state_dict()["numbers"]
     loss = storage.latest()["total_loss"][0] if rank == 0 else None
-    return {"weight": step.model.module.weight.detach(), "numbers": numbers, "loss": loss}
+    return {"weight": step.model.module.weight.detach(), "numbers": numbers, "loss": loss, "skipped": step.skipped}
 
 
 def test_gradients_are_averaged_over_processes_and_passes(in_two_processes):
@@ -103,6 +104,11 @@ def test_gradients_are_averaged_over_processes_and_passes(in_two_processes):
     assert both[0]["loss"] == pytest.approx(storage.latest()["total_loss"][0], rel=1e-6)
     assert both[0]["numbers"] == both[1]["numbers"]
     assert both[0]["numbers"][0] != both[0]["numbers"][1], "each process has its own"
+
+
+def test_a_checkpoint_has_the_skipped_images_of_all_processes(in_two_processes):
+    both = in_two_processes(train_with_accumulation)
+    assert [one["skipped"] for one in both] == [{"0.jpg": "truncated", "1.jpg": "truncated"}] * 2
 
 
 class Normed(nn.Module):

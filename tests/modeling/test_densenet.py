@@ -15,9 +15,19 @@ from torch import nn
 from resnet_det import load_weights, make_densenet, make_resnet, prepare_for_inference
 from resnet_det.analysis import analyze_model
 from resnet_det.config import check_cfg, read_densenet_spec
+from resnet_det.engine.initial_weights import prepare_weights
+from resnet_det.engine.resuming import check_fixed_settings, read_fixed_settings
 from resnet_det.errors import InputError
 from resnet_det.modeling import make_fpn
-from resnet_det.weights import convert_weights, find_conventions, find_entry
+from resnet_det.weights import (
+    TRAINED_WITH,
+    Conventions,
+    convert_weights,
+    find_conventions,
+    find_entry,
+    to_json,
+    write_tensors,
+)
 
 SMALL = {"growth_rate": 8, "block_config": (2, 3, 2, 2), "num_init_features": 16, "num_classes": 7}
 OWN_SMALL = {"growth_rate": 8, "stage_layers": (2, 3, 2, 2), "stem_out_channels": 16}
@@ -181,7 +191,6 @@ def cfg(default_cfg):
     cfg.merge_from_file("configs/Base-RCNN-FPN-torchvision.yaml")
     cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
     cfg.MODEL.BACKBONE.NAME, cfg.MODEL.RESNETS.DEPTH = "build_densenet_det_fpn_backbone", 121
-    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
     cfg.MODEL.FPN.OUT_CHANNELS, cfg.MODEL.ROI_BOX_HEAD.FC_DIM, cfg.MODEL.RPN.POST_NMS_TOPK_TEST = 16, 16, 20
     return cfg
 
@@ -223,7 +232,7 @@ def test_keys_that_do_not_fit(cfg, opts, message):
 
 def test_every_key_of_other_nets_is_refused_unless_it_is_as_by_default(cfg):
     used = {"DEPTH", "NORM", "OUT_FEATURES", "CHECKPOINT_STAGES", "MATCH_WEIGHTS", "CHECK_WEIGHTS"}
-    used.add("ALLOW_FROZEN_RANDOM")
+    used |= {"ALLOW_FROZEN_RANDOM", "STRIDE_IN_1X1"}
     cfg.MODEL.RESNETS.RES4_DILATION, cfg.MODEL.RESNETS.AVD = 1, False  # as DeepLab and ResNeSt add them
     keys = [(section, name) for section in ("RESNETS", "RESNET_DET") for name in cfg.MODEL[section] if name not in used]
     read_densenet_spec(cfg)
@@ -235,3 +244,18 @@ def test_every_key_of_other_nets_is_refused_unless_it_is_as_by_default(cfg):
         with pytest.raises(InputError, match=rf"MODEL.{section}.{name} is .* and a DenseNet has no such part"):
             read_densenet_spec(cfg)
         cfg.MODEL[section][name] = before
+
+
+@pytest.mark.parametrize("match", [True, False])
+def test_where_bottlenecks_stride_means_nothing_to_it(cfg, tmp_path, match):
+    """Runs and files from before STRIDE_IN_1X1 was ignored say False of it."""
+    pixels = tuple(cfg.MODEL.PIXEL_MEAN), tuple(cfg.MODEL.PIXEL_STD)
+    said = to_json(Conventions(cfg.INPUT.FORMAT, *pixels, stride_in_1x1=False))
+    write_tensors({"a": torch.zeros(1)}, tmp_path / "net.safetensors", extra={TRAINED_WITH: said})
+    cfg.MODEL.WEIGHTS, cfg.MODEL.RESNET_DET.MATCH_WEIGHTS = str(tmp_path / "net.safetensors"), match
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True
+    assert check_cfg(cfg) == []
+    prepare_weights(cfg)
+    assert cfg.MODEL.RESNETS.STRIDE_IN_1X1 is True
+    saved = read_fixed_settings(cfg) | {"MODEL.RESNETS.STRIDE_IN_1X1": False}
+    check_fixed_settings(read_fixed_settings(cfg), saved)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from resnet_det.data.formats.export import ExportedSet, name_images
+from resnet_det.data.formats.export import ExportedSet, clip_box, name_images
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.errors import InputError
 
@@ -29,7 +29,7 @@ def write_crops(
     Args:
         folder: new and empty.
         context: what is cut out beside a box, on each side, in widths and heights of the box, as far as the image goes.
-        min_size: pixels of the shorter side of a box, at least.
+        min_size: pixels of the shorter side of a box, clipped to its image, at least.
         strict: stop at an image that cannot be used.
 
     Returns:
@@ -39,8 +39,10 @@ def write_crops(
         InputError: an argument is out of range, two classes would have one folder, nothing is left of a set, or with
             ``strict`` an image cannot be used.
     """
-    if context < 0 or min_size < 1:
-        raise InputError(f"--context is {context:g}, --min-size {min_size}; at least 0 and 1 would be right")
+    if not 0 <= context < math.inf:
+        raise InputError(f"--context is {context:g}; a number of at least 0 would be right")
+    if min_size < 1:
+        raise InputError(f"--min-size is {min_size}; at least 1 would be right")
     folders = _name_folders(sets[0].data.class_names)
     return [_write_set(one, folder / one.name, folders, context, min_size, strict=strict) for one in sets]
 
@@ -93,7 +95,8 @@ def _is_wanted(one: ExportedSet, row: int, min_size: int) -> bool:
     if one.data.crowd[row]:
         one.counts["crowd regions: left out"] += 1
         return False
-    if min(one.data.box[row, 2:]) < min_size:
+    left, top, right, bottom = clip_box(one, row)
+    if min(right - left, bottom - top) < min_size:
         one.counts[f"objects with a side of less than {min_size} pixels: left out"] += 1
         return False
     return True

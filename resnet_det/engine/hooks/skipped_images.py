@@ -19,9 +19,7 @@ class SkippedImagesHook(HookBase):
         self.path = Path(output_dir, "skipped_images.json")
 
     def after_train(self) -> None:
-        merged: dict[str, str] = {}
-        for skipped in comm.all_gather(self.trainer.skipped) if self.trainer.finished else [self.trainer.skipped]:
-            merged |= skipped
-        if merged and comm.is_main_process():
-            self.path.write_text(json.dumps(merged, indent=2))
-            logger.warning("%d images could not be used: they are listed in %s", len(merged), self.path)
+        skipped = self.trainer.skipped
+        if skipped and comm.is_main_process():
+            self.path.write_text(json.dumps(skipped, indent=2))
+            logger.warning("%d images could not be used: they are listed in %s", len(skipped), self.path)
