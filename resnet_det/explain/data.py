@@ -65,7 +65,7 @@ class Data:
         self._paths = dict(zip(("train", "test"), paths, strict=True))
         self._whole: dict[str, ImageSet] = {}
         self._loaded: dict[tuple[str, int, int], ImageSet] = {}
-        self._fingerprints: dict[tuple[str, int], str] = {}
+        self._fingerprints: dict[tuple[str, int, int], str] = {}
         classes = self.classes
         if self._load("test").classes != classes:
             raise InputError(f"--data {root}: train and test have different classes")
@@ -93,11 +93,12 @@ class Data:
             self._loaded[key] = keep_in_memory(part, MEMORY_MIB, advice="Take it away, or mend it")
         return self._loaded[key]
 
-    def fingerprint(self, split: str, count: int = 0) -> str:
-        """Of ``images(split, count)``, worked out once."""
-        if (split, count) not in self._fingerprints:
-            self._fingerprints[split, count] = fingerprint(self.images(split, count))
-        return self._fingerprints[split, count]
+    def fingerprint(self, split: str, count: int = 0, seed: int = SUBSET_SEED) -> str:
+        """Of ``images(split, count, seed)``, worked out once."""
+        key = split, count, seed
+        if key not in self._fingerprints:
+            self._fingerprints[key] = fingerprint(self.images(split, count, seed=seed))
+        return self._fingerprints[key]
 
     def _load(self, split: str) -> ImageSet:
         if split not in self._whole:

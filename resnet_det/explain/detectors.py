@@ -11,8 +11,8 @@ from resnet_det.explain.estimates import normal_quantile
 
 
 def read_detectors(path: Path) -> list[dict[str, Any]]:
-    """ "name", "ap" (of boxes) with its standard error "deviation" (0 if it is not known), "gmacs" and "parameters_m"
-    of each detector in a tradeoff.json, the cheapest first.
+    """ "name", "ap" (of boxes) with its standard error "deviation" (None if it is not known), "gmacs" and
+    "parameters_m" of each detector in a tradeoff.json, the cheapest first.
 
     Raises:
         InputError: the file cannot be read, is not one of those, or has no AP or GMACs.
@@ -41,7 +41,7 @@ def read_detectors(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _read_deviation(interval: dict[str, float | None]) -> float:
+def _read_deviation(interval: dict[str, float | None]) -> float | None:
     """From the ends of an interval of 95 %."""
     low, high = interval["low"], interval["high"]
-    return 0.0 if low is None or high is None else (high - low) / (2 * normal_quantile())
+    return None if low is None or high is None else (high - low) / (2 * normal_quantile())

@@ -19,10 +19,14 @@ def normal_quantile(comparisons: int = 1) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its standard error as far as it is known from what was measured once; 0 where it is not."""
+    """A number and its standard error, as far as that is known from what was measured once.
+
+    Attributes:
+        deviation: 0 for what chance has no part in, such as a number of layers; None: not known.
+    """
 
     value: float
-    deviation: float = 0.0
+    deviation: float | None = None
 
 
 def share(percent: float, images: int) -> Estimate:
@@ -45,9 +49,12 @@ def combine(*terms: tuple[float, Estimate], constant: float = 0.0) -> Estimate:
     error of their difference is rather too large.
 
     Args:
-        terms: weight and estimate; each estimate once.
+        terms: weight and estimate; each estimate once. If the standard error of one is not known, that of the sum is
+            not, either.
     """
     value = constant + sum(weight * one.value for weight, one in terms)
+    if any(one.deviation is None for _, one in terms):
+        return Estimate(value)
     return Estimate(value, math.sqrt(sum((weight * one.deviation) ** 2 for weight, one in terms)))
 
 

@@ -62,6 +62,7 @@ class Experiment:
         sizes: for a machine without a GPU, and ``full`` for one with.
         duration: of the first, in words.
         takes_weights: whether nets from elsewhere will do (--weights).
+        draws: the splits of which each seed draws as many images as there are probes.
         least_depths, most_depths: how many depths it takes; None: any number.
     """
 
@@ -77,6 +78,7 @@ class Experiment:
     duration: str
     full: Settings = FULL
     takes_weights: bool = False
+    draws: Sequence[str] = ()
     least_depths: int = 1
     most_depths: int | None = None
 
@@ -93,7 +95,13 @@ class Experiment:
             raise InputError(f"--depths {' '.join(map(str, depths))}: {self.name} takes {right} of them")
 
 
-def over_seeds(numbers: Sequence[Numbers], value: Callable[[Numbers], float | None]) -> list[Estimate]:
-    """A value of each seed, of which no spread is known but that over seeds; empty if one has none."""
+def over_seeds(
+    numbers: Sequence[Numbers], value: Callable[[Numbers], float | None], deviation: float | None = None
+) -> list[Estimate]:
+    """A value of each seed; empty if one has none.
+
+    Args:
+        deviation: 0 where chance has no part in the value; None: no spread is known but that over seeds.
+    """
     found = [value(one) for one in numbers]
-    return [] if None in found else [Estimate(float(one)) for one in found]
+    return [] if None in found else [Estimate(float(one), deviation) for one in found]

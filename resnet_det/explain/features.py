@@ -15,7 +15,7 @@ from resnet_det.explain.lab import Lab
 from resnet_det.explain.pictures import draw_activation, draw_cam, draw_filters, look, to_uri
 from resnet_det.explain.settings import Settings
 from resnet_det.explain.trained import Trained
-from resnet_det.explain.verdicts import LEARNED, Claim, has_learned
+from resnet_det.explain.verdicts import LEARNED, Claim, has_learned, worst_of
 from resnet_det.visualization import charts
 
 _BATCH = 100
@@ -92,17 +92,26 @@ def _draw(lab: Lab, trained: Trained, model: Any) -> dict[str, list[tuple[str, s
 
 
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
-    """Of each net: the least that a stage adds to the one before."""
+    """Of each net: what each stage adds to the one before, the worst of which counts."""
     worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
     claims = [has_learned(worst, [one["guessing"] for one in numbers])]
     for place, net in enumerate(numbers[0]["nets"]):
-        values, steps = [], len(net["accuracy"]) - 1
-        for one in numbers:
-            right = [share(accuracy, one["tested"]) for accuracy in one["nets"][place]["accuracy"].values()]
-            gains = [combine((1, after), (-1, before)) for before, after in pairwise(right)]
-            values.append(min(gains, key=lambda gain: gain.value))
         text = f"in {net['name']} each stage tells classes apart better than the one before: the least gain"
-        claims.append(Claim(text, values, unit="points", comparisons=steps))
+        accuracies = [
+            {stage: share(right, one["tested"]) for stage, right in one["nets"][place]["accuracy"].items()}
+            for one in numbers
+        ]
+        steps = list(pairwise(net["accuracy"]))
+        gains = [
+            Claim(
+                f"{text}, from {before} to {after}",
+                [combine((1, seed[after]), (-1, seed[before])) for seed in accuracies],
+                unit="points",
+                comparisons=len(steps),
+            )
+            for before, after in steps
+        ]
+        claims.append(worst_of(gains))
     return claims
 
 
@@ -159,4 +168,5 @@ FEATURES = Experiment(
     sizes=Settings((20, 56)),
     duration="two minutes, and the training of the degradation experiment if it has not been run",
     takes_weights=True,
+    draws=("train", "test"),
 )

@@ -246,5 +246,6 @@ GRADIENTS = Experiment(
     least_depths=2,
     sizes=Settings((20, 56, 110, 1202), probes=8),
     full=Settings((20, 56, 110, 1202), 0, 0, 64_000, 128, 16, MAX_IMAGES),
+    draws=("train",),
     duration="six minutes, and the training of the degradation experiment if it has not been run",
 )

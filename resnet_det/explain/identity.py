@@ -38,19 +38,22 @@ def mean_of(numbers: Numbers, name: str, what: str) -> float | None:
 def judge(numbers: Sequence[Numbers]) -> list[Claim]:
     """Of the shallowest and the deepest residual net, and the plain net of that depth."""
     nets = numbers[0]["nets"]
+    worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
+    claims = [has_learned(worst, [one["guessing"] for one in numbers])]
     depths = sorted({net["depth"] for net in nets if not net["plain"]})
+    if not depths:
+        return [*claims, Claim("a block adds less than half of its input (no residual net was given)", ())]
     shallow, deep = depths[0], depths[-1]
 
     def ratio(first: tuple[str, str], second: tuple[str, str]) -> list[Estimate]:
         """How much less the second is than the first, in percent."""
         return over_seeds(numbers, lambda one: 100 * (1 - mean_of(one, *second) / mean_of(one, *first)))
 
-    worst = [share(max(net["error"] for net in one["nets"]), one["tested"]) for one in numbers]
-    claims = [has_learned(worst, [one["guessing"] for one in numbers])]
     added = over_seeds(numbers, lambda one: mean_of(one, f"residual-{deep}", "blocks"))
     claims.append(
         Claim(
-            f"a block of residual-{deep} adds less than half of its input: 100 % less what it adds",
+            f"a block of residual-{deep} adds less than half of its input: its input less what it adds, in % of the "
+            "input",
             [combine((-100, one), constant=100) for one in added],
             above=100 * (1 - LITTLE),
             unit="%",
@@ -136,4 +139,5 @@ IDENTITY = Experiment(
     sizes=Settings((20, 56)),
     duration="two minutes, and the training of the degradation experiment if it has not been run",
     takes_weights=True,
+    draws=("test",),
 )

@@ -145,4 +145,5 @@ LESION = Experiment(
     sizes=Settings((20, 56)),
     duration="five minutes, and the training of the degradation experiment if it has not been run",
     takes_weights=True,
+    draws=("test",),
 )

@@ -150,7 +150,7 @@ OVERFIT = Experiment(
     name="overfit",
     title="Do deep nets need many images?",
     statement="On few images a deep net learns them by heart, and its lead over a shallow one goes; stochastic depth, "
-    "weight decay and augmentation each give part of the test error back.",
+    "weight decay and augmentation each win back part of the accuracy lost.",
     sources=[
         Source(
             "ResNet-1202 trains as well as ResNet-110 and tests worse, which is put down to overfitting: it is too "

@@ -11,7 +11,7 @@ from resnet_det.explain.catalog import EXPERIMENTS
 from resnet_det.explain.experiment import Experiment, Shown
 from resnet_det.explain.recipe import Recipe
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.store import Measured, Store, collect_numbers, conclude
+from resnet_det.explain.store import DRAWN, Measured, Store, collect_numbers, conclude
 from resnet_det.visualization.page import render_page
 
 PAGE_NAME = "explained.html"
@@ -73,7 +73,9 @@ def _run(experiment: Experiment, key: tuple[str, str], seeds: Sequence[Measured]
     told = ", ".join(str(one.seed) for one in seeds)
     facts = {"seeds": f"{told}, of images alone: the nets are the same ones" if key[1] else told}
     facts["images"] = first.data
-    facts["sizes"] = ", ".join(f"{name.replace('_', ' ')} {tell(value)}" for name, value in first.settings.items())
+    facts["sizes"] = ", ".join(
+        f"{name.replace('_', ' ')} {tell(value)}" for name, value in first.settings.items() if name != DRAWN
+    )
     if not key[1]:
         facts["training"] = Recipe.of(Settings.from_json(first.settings)).words
     facts["machine"] = "; ".join(machines)

@@ -16,8 +16,9 @@ from resnet_det.explain.detectors import read_detectors
 from resnet_det.explain.experiment import Experiment
 from resnet_det.explain.lab import DivergedError, Lab
 from resnet_det.explain.page import check_page
+from resnet_det.explain.published import NUM_IMAGES
 from resnet_det.explain.settings import Settings
-from resnet_det.explain.store import Measured, Store, check_settings, conclude
+from resnet_det.explain.store import DRAWN, Measured, Store, check_settings, conclude
 from resnet_det.explain.verdicts import Verdict
 from resnet_det.outputs import make_folder
 
@@ -66,24 +67,33 @@ def run_experiment(experiment: Experiment, settings: Settings, data: Data, order
         known["weights"] = [f"{path.name} (sha256 {hash_file(path)[:12]})" for path in order.weights]
         known = {key: known[key] for key in ("probes", "weights")}
     counts = data.count("train"), data.count("test"), len(data.classes)
-    # Nets from elsewhere are measured with few images; the others need not be read.
-    measured_with = {"train": settings.probes, "test": settings.probes} if order.weights else settings.counts
-    used = tuple(data.fingerprint(split, count) for split, count in measured_with.items())
-    known["taken from"] = "{} training and {} test images of {} classes ({:.8}, {:.8})".format(*counts, *used)
+    # Of nets from elsewhere, some test images tell the kind; the others need not be read.
+    shared = {"test": NUM_IMAGES} if order.weights else settings.counts
+    used = ", ".join(f"{data.fingerprint(split, count):.8}" for split, count in shared.items())
+    known["taken from"] = "{} training and {} test images of {} classes ({})".format(*counts, used)
     if order.detectors and experiment.name == "returns":
         read_detectors(order.detectors)
         known["detectors"] = f"{order.detectors.name} (sha256 {hash_file(order.detectors)[:12]})"
     stored = {one.seed: one for one in store.read_all(experiment.name, variant)}
     anew = range(order.seeds if order.overwrite else 0)
+    remedy = f"--overwrite --seeds {max(order.seeds, 1 + max(stored, default=0))} measures all of them anew"
     for seed, measured in stored.items():
         if seed not in anew:
-            check_settings(measured, known, "this command")
+            settings_of_seed = known | _draw(experiment, settings, data, seed)
+            check_settings(measured, settings_of_seed, "this command", remedy)
     for seed in range(order.seeds):
         if seed in anew or seed not in stored:
-            store.write(_measure(experiment, settings, data, order, seed, known))
+            drawn = _draw(experiment, settings, data, seed)
+            store.write(_measure(experiment, settings, data, order, seed, known | drawn))
         else:
             logger.info("%s, seed %d: is there", experiment.name, seed)
     return conclude(experiment, store.find_all(experiment.name, variant))
+
+
+def _draw(experiment: Experiment, settings: Settings, data: Data, seed: int) -> dict[str, str]:
+    """What tells the images apart that a seed draws."""
+    found = [f"{split} {data.fingerprint(split, settings.probes, seed):.8}" for split in experiment.draws]
+    return {DRAWN: ", ".join(found)} if found else {}
 
 
 def _measure(experiment: Experiment, settings: Settings, data: Data, order: Order, seed: int, known: dict) -> Measured:

@@ -13,6 +13,7 @@ from resnet_det.explain.experiment import Experiment, Numbers
 from resnet_det.explain.verdicts import DRAWS, SEEDS, Verdict
 from resnet_det.outputs import make_folder
 
+DRAWN = "drawn"  # the setting that each seed has of its own
 _KEYS = {"experiment", "variant", "seed", "settings", "data", "numbers", "command", "machine", "seconds", "failure"}
 
 
@@ -64,7 +65,8 @@ class Store:
         """
         found = self.read_all(experiment, variant)
         for other in found[1:]:
-            check_settings(found[0], other.settings, f"seed {other.seed}")
+            drawn = {key: one for key, one in found[0].settings.items() if key == DRAWN}
+            check_settings(found[0], {**other.settings, **drawn}, f"seed {other.seed}")
         return found
 
     def write(self, measured: Measured) -> Path:
@@ -104,8 +106,14 @@ def conclude(experiment: Experiment, seeds: Sequence[Measured]) -> Verdict:
     return Verdict(claims, list(dict.fromkeys(one.failure for one in seeds if one.failure)))
 
 
-def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> None:
+def check_settings(
+    measured: Measured, settings: Mapping[str, Any], of: str, remedy: str = "--overwrite measures anew"
+) -> None:
     """
+    Args:
+        of: whose the settings are.
+        remedy: what makes them the same.
+
     Raises:
         InputError: it was measured with other settings, and numbers of both could not stand side by side.
     """
@@ -114,7 +122,7 @@ def check_settings(measured: Measured, settings: Mapping[str, Any], of: str) -> 
         before = _tell(measured.settings, names)
         raise InputError(
             f"{measured.experiment}, seed {measured.seed}, was measured with {before}, and {of} has "
-            f"{_tell(settings, names)}: --overwrite measures anew, and another --output keeps both"
+            f"{_tell(settings, names)}: {remedy}, and another --output keeps both"
         )
 
 

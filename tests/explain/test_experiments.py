@@ -96,7 +96,10 @@ def test_seeds_that_stay_are_looked_at_before_others_are_measured_anew(toy_data,
     order = Order(tmp_path, seeds=2)
     run_experiment(EXPERIMENTS["gradients"], toy(depths=(8, 14), iterations=1), toy_data, order)
     monkeypatch.setattr("resnet_det.explain.run._measure", lambda *_: pytest.fail("measured"))
-    with pytest.raises(InputError, match=r"gradients, seed 1, was measured with probes 4, and this command has probes"):
+    told = (
+        r"gradients, seed 1, was measured with probes 4.*, and this command has probes 2.*: --overwrite --seeds 2 measu"
+    )
+    with pytest.raises(InputError, match=told):
         run("gradients", toy_data, replace(order, seeds=1, overwrite=True), toy(depths=(8, 14), iterations=1, probes=2))
 
 
@@ -361,6 +364,30 @@ def test_advice_is_of_this_tool(make_toy_images, tmp_path):
     assert "RESNET_DET" not in str(caught.value)
 
 
+def test_other_pixels_of_the_images_drawn_are_other_data(toy_data, toy_order, toy, make_toy_images, tmp_path):
+    """With one probe, the image that a seed draws is not among those that fingerprints of all seeds are of."""
+    trained = Lab(toy_data, toy_order.output).train(Net(8), Recipe.of(toy()), 0)
+    settings = toy(images=2, test_images=2, probes=2)
+    root = make_toy_images(tmp_path / "toy_images")
+    drawn, shared = (
+        {one["file_name"] for one in Data(root).images("test", 2, **seed).dicts} for seed in ({"seed": 0}, {})
+    )
+    for weights in ((), (trained.weights.with_name("classifier.safetensors"),)):
+        order = Order(tmp_path / f"out{len(weights)}", seeds=1, weights=weights)
+        run_experiment(EXPERIMENTS["identity"], settings, Data(root), order)
+    for name in drawn - shared:
+        Image.fromarray(255 - np.asarray(Image.open(name))).save(name)
+    assert drawn - shared
+    with pytest.raises(InputError, match=r"seed 0, was measured with drawn test \w+, and this command has drawn test"):
+        run_experiment(
+            EXPERIMENTS["identity"], settings, Data(root), replace(order, output=tmp_path / "out0", weights=())
+        )
+    with pytest.raises(
+        InputError, match=r"seed 0, was measured with .*drawn test \w+, and this command has .*drawn te"
+    ):
+        run_experiment(EXPERIMENTS["identity"], settings, Data(root), order)
+
+
 def test_nets_from_elsewhere_need_few_training_images(toy_data, toy_order, toy, tmp_path, monkeypatch):
     trained = Lab(toy_data, toy_order.output).train(Net(8), Recipe.of(toy()), 0)
     weights = [trained.weights.with_name("classifier.safetensors")]
@@ -372,8 +399,9 @@ def test_nets_from_elsewhere_need_few_training_images(toy_data, toy_order, toy, 
         return load(split, count, **more)
 
     monkeypatch.setattr(data, "images", note)
-    run_experiment(EXPERIMENTS["lesion"], toy(images=0), data, Order(tmp_path, seeds=1, weights=weights))
-    assert {count for split, count in loaded if split == "train"} == {4}  # the probes
+    for name, counts in (("lesion", set()), ("features", {4})):  # the probes
+        run_experiment(EXPERIMENTS[name], toy(images=0), data, Order(tmp_path, seeds=1, weights=weights))
+        assert {count for split, count in loaded if split == "train"} == counts
 
 
 def test_the_page_says_how_nets_were_trained(toy_data, toy_order, toy):
