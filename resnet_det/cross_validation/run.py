@@ -33,6 +33,8 @@ _PLAN, _NUMBERS, _POOLED = "plan.json", "cross_validation.json", "pooled_results
 # Keys that may be others when the command is given again.
 _FREE_KEYS = ("OUTPUT_DIR", "DATASETS.", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS")
 
+_WITHOUT_OBJECTS = ("SemanticSegmentor", "ProposalNetwork")
+
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
@@ -131,8 +133,10 @@ def _read_cfg(config_file: str, seed: int, opts: Sequence[str]) -> tuple[CfgNode
     if cfg.SEED < 0:
         opts += ["SEED", str(seed)]
         cfg = merge_cfg(config_file, opts)
-    if cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor":
-        raise InputError("MODEL.META_ARCHITECTURE SemanticSegmentor finds no objects, which folds are evaluated by")
+    if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_OBJECTS:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} finds no objects, which folds are evaluated by"
+        )
     if cfg.RESNET_DET.TEST.MAX_IMAGES:
         raise InputError(
             "RESNET_DET.TEST.MAX_IMAGES: each image is to be tested once, so that none is left out: set it to 0"

@@ -189,6 +189,7 @@ def test_means_of_fewer_folds_say_so():
         (["RESNET_DET.TEST.MAX_IMAGES", "2"], {}, "RESNET_DET.TEST.MAX_IMAGES: each image is to be tested once"),
         (["RESNET_DET.TRAIN.EARLY_STOPPING", "2"], {}, "EARLY_STOPPING chooses weights by the very images"),
         (["MODEL.META_ARCHITECTURE", "SemanticSegmentor"], {}, "SemanticSegmentor finds no objects"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], {}, "ProposalNetwork finds no objects"),
         ([], {"seed": -1}, "--seed -1: a number from 0"),
         ([], {"folds": 8}, "--folds 8: there are 7 groups"),
     ],
