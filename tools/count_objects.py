@@ -20,6 +20,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.count_files import count_files
 from resnet_det.evaluation.count_page import OUTPUT_NAMES, format_counting, write_counting
 from resnet_det.evaluation.files import describe_software, hash_file, hash_results
+from resnet_det.evaluation.thresholds import parse_score
 from resnet_det.outputs import OutputFolder
 
 EPILOG = """
@@ -52,7 +53,7 @@ def main() -> int:
     threshold = parser.add_mutually_exclusive_group()
     threshold.add_argument(
         "--score-threshold",
-        type=float,
+        type=parse_score,
         metavar="S",
         help="the lowest score that counts (default: of each class that of the best F1 on --annotations)",
     )
@@ -67,7 +68,7 @@ def main() -> int:
         "--pixel-size",
         type=_positive,
         metavar="UM",
-        help="side of a pixel in micrometres: areas in square micrometres, too",
+        help="side of a pixel in micrometres: counts.csv has areas in square micrometres, too",
     )
     parser.add_argument("--crowd-as-objects", action="store_true", help="treat crowd regions (iscrowd 1) as objects")
     args = parser.parse_args()

@@ -22,7 +22,7 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--config-file", required=True, metavar="FILE", help="of the detector and its training")
     parser.add_argument("--data", type=Path, required=True, metavar="ANNOTATIONS", help="one COCO annotation file")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="the folder of its images")
-    parser.add_argument("--folds", type=int, default=5, metavar="K", help="how many (default: 5)")
+    parser.add_argument("--folds", type=int, default=5, metavar="K", help="number of folds (default: 5)")
     parser.add_argument(
         "--seed", type=int, default=0, metavar="S", help="of the folds, and of training if SEED is not set (default: 0)"
     )
@@ -34,6 +34,12 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         "images in the file, or a regular expression for their file names, whose first parentheses are the group",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where everything goes")
-    parser.add_argument("--num-gpus", type=int, default=1, metavar="N", help="that train each fold, as of train_net.py")
+    parser.add_argument(
+        "--num-gpus",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of GPUs that train each fold, as in train_net.py (default: 1)",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, help="KEY VALUE pairs for all folds, at the end")
     return parser

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from resnet_det.data.coco import read_coco, read_coco_json
+from resnet_det.data.coco import CocoData, read_coco, read_coco_json
+from resnet_det.data.coco.fields import read_id
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.errors import InputError
 
@@ -66,7 +67,8 @@ def split_images(
         reading_rules: as of :func:`~resnet_det.data.coco.read_coco`.
 
     Raises:
-        InputError: the files cannot be used, an image is listed twice, has no group, or there are too few groups.
+        InputError: the files cannot be used, an image is listed twice, has no group, there are too few groups, or the
+            training images of a fold have no objects, or only crowd regions of a class.
     """
     if num_folds < 2:
         raise InputError(f"--folds {num_folds}: 2 or more")
@@ -82,17 +84,23 @@ def split_images(
     sizes = Counter(groups)
     if len(sizes) < num_folds:
         raise InputError(
-            f"--folds {num_folds}: there are {len(sizes)} groups"
+            f"--folds {num_folds}: there {'is' if len(sizes) == 1 else 'are'} {_count(len(sizes), 'group')}"
             + (f" by --group-by {group_by}" if group_by else "")
             + ", and each fold needs one at least"
         )
     fold_of = assign_groups(sizes, num_folds, seed)
     image_of = np.full(len(content["annotations"]), -1)
     image_of[data.index] = places = data.image_index[data.image]
-    seen = {(category, groups[place]) for category, place in zip(data.category.tolist(), places, strict=True)}
+    fold = np.array([fold_of[group] for group in groups])
+    _check_training_parts(annotations, data, fold[places])
+    seen = {
+        (category, groups[place])
+        for category, place, is_crowd in zip(data.category.tolist(), places, data.crowd, strict=True)
+        if not is_crowd
+    }
     counts = Counter(category for category, _ in seen)
     rare = [name for category, name in enumerate(data.class_names) if counts[category] == 1]
-    return Split(content, groups, [fold_of[group] for group in groups], image_of.tolist(), rare)
+    return Split(content, groups, fold.tolist(), image_of.tolist(), rare)
 
 
 def assign_groups(sizes: dict[str, int], num_folds: int, seed: int) -> dict[str, int]:
@@ -134,12 +142,26 @@ def write_folds(split: Split, folder: Path) -> list[Fold]:
     return folds
 
 
+def _check_training_parts(annotations: Path, data: CocoData, fold: np.ndarray) -> None:
+    """What each training refuses, before the first; ``fold``, from 0, of each annotation of ``data``."""
+    for number in range(fold.max(initial=0) + 1):
+        trained = fold != number
+        objects, crowds = (set(data.category[trained & chosen].tolist()) for chosen in (~data.crowd, data.crowd))
+        names = [data.class_names[category] for category in sorted(crowds - objects)]
+        if names or not objects:
+            lacking = f"only crowd regions of {', '.join(names[:MAX_NAMED])}" if names else "no objects"
+            raise InputError(
+                f"{annotations}: the training images of fold {number + 1} have {lacking}, which cannot be trained on; "
+                "objects in more groups, or another --seed, would be right"
+            )
+
+
 def _check_listed_once(annotations: Path, images: Sequence[dict[str, Any]]) -> None:
     for key in ("id", "file_name"):
         twice = [value for value, count in Counter(image[key] for image in images).items() if count > 1]
         if twice:
             raise InputError(
-                f"{annotations}: {len(twice)} images are listed more than once by their {key} (such as "
+                f"{annotations}: {_count(len(twice), 'image')} listed more than once by {key} (such as "
                 f"{', '.join(map(str, twice[:MAX_NAMED]))}): one could be trained on and tested in the same fold; "
                 "tools/check_dataset.py finds and mends that"
             )
@@ -150,8 +172,9 @@ def _find_groups(annotations: Path, images: Sequence[dict[str, Any]], group_by: 
         return [str(image["file_name"]) for image in images]
     if any(group_by in image for image in images):
         found = [image.get(group_by) for image in images]
-        what = f"{annotations}: --group-by {group_by}: a number or a text is missing in"
-        groups = [str(value) if isinstance(value, str | int) else None for value in found]
+        what = f"{annotations}: --group-by {group_by}: a whole number or a text is missing in"
+        ids = map(read_id, found)
+        groups = [None if value is None else str(value) for value in ids]
     else:
         try:
             pattern = re.compile(group_by)
@@ -166,3 +189,7 @@ def _find_groups(annotations: Path, images: Sequence[dict[str, Any]], group_by: 
     if lacking:
         raise InputError(f"{what} {len(lacking)} of {len(images)} images (such as {', '.join(lacking[:MAX_NAMED])})")
     return groups
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

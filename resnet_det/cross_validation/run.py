@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 _PLAN, _NUMBERS, _POOLED = "plan.json", "cross_validation.json", "pooled_results.json"
 # Keys that may be others when the command is given again.
 _FREE_KEYS = ("OUTPUT_DIR", "DATASETS.", "MODEL.DEVICE", "DATALOADER.NUM_WORKERS")
+
+_WITHOUT_OBJECTS = ("SemanticSegmentor", "ProposalNetwork")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +76,14 @@ def cross_validate(
         "classes": tuple(cfg.RESNET_DET.DATA.CLASSES),
     }
     split = split_images(annotations, images, folds, seed=seed, group_by=group_by, **rules)
-    asked = {"annotations": hash_file(annotations), "folds": folds, "seed": seed, "group_by": group_by}
+    asked = {
+        "annotations": hash_file(annotations),
+        "images": _hash_sizes(images, [image["file_name"] for image in split.content["images"]]),
+        "weights": _hash_weights(cfg.MODEL.WEIGHTS),
+        "folds": folds,
+        "seed": seed,
+        "group_by": group_by,
+    }
     _keep_plan(output, {**asked, "config": _describe_cfg(cfg)})
     if split.rare_classes:
         logger.warning(
@@ -83,7 +94,7 @@ def cross_validate(
     for fold in made:
         train_fold(fold, output / f"fold-{fold.number}", images, config_file, opts, num_gpus)
     results = [read_fold(fold, output / f"fold-{fold.number}") for fold in made]
-    means = _average(results)
+    means = average(results)
     pooled = output / _POOLED
     rows = [row for result in results for row in json.loads(result.detections.read_text(encoding="utf-8"))]
     pooled.write_text(json.dumps(rows), encoding="utf-8")
@@ -94,7 +105,7 @@ def cross_validate(
         pooled,
         images=images,
         output=output,
-        lead=make_lead(results, means, grouped=bool(group_by)),
+        lead=make_lead(results, means, grouped=bool(group_by), rare_classes=split.rare_classes),
         facts=describe(results, group_by),
         config=cfg.dump(),
         kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
@@ -122,6 +133,10 @@ def _read_cfg(config_file: str, seed: int, opts: Sequence[str]) -> tuple[CfgNode
     if cfg.SEED < 0:
         opts += ["SEED", str(seed)]
         cfg = merge_cfg(config_file, opts)
+    if cfg.MODEL.META_ARCHITECTURE in _WITHOUT_OBJECTS:
+        raise InputError(
+            f"MODEL.META_ARCHITECTURE {cfg.MODEL.META_ARCHITECTURE} finds no objects, which folds are evaluated by"
+        )
     if cfg.RESNET_DET.TEST.MAX_IMAGES:
         raise InputError(
             "RESNET_DET.TEST.MAX_IMAGES: each image is to be tested once, so that none is left out: set it to 0"
@@ -131,6 +146,17 @@ def _read_cfg(config_file: str, seed: int, opts: Sequence[str]) -> tuple[CfgNode
             "RESNET_DET.TRAIN.EARLY_STOPPING chooses weights by the very images that a fold is tested on: set it to 0"
         )
     return cfg, opts
+
+
+def _hash_sizes(folder: Path, names: Sequence[str]) -> str:
+    """The sha256 of the names and sizes of image files."""
+    sizes = sorted((name, (folder / name).stat().st_size) for name in names)
+    return hashlib.sha256(json.dumps(sizes).encode()).hexdigest()
+
+
+def _hash_weights(weights: str) -> str:
+    """The sha256 of a file of weights; empty for none and for those that are downloaded by their address."""
+    return hash_file(Path(weights)) if weights and Path(weights).is_file() else ""
 
 
 def _describe_cfg(cfg: CfgNode) -> dict[str, str]:
@@ -161,13 +187,15 @@ def _keep_plan(output: Path, plan: Mapping[str, Any]) -> None:
         )
 
 
-def _average(results: Sequence[FoldResult]) -> dict[str, dict[str, FoldMean]]:
+def average(results: Sequence[FoldResult]) -> dict[str, dict[str, FoldMean]]:
+    """The mean over folds of each metric that any of them has, by kind of evaluation and name."""
     shares = [result.fold.test_images / result.fold.train_images for result in results]
     test_share = sum(shares) / len(shares)
-    return {
-        task: {
-            name: average_folds([result.metrics[task].get(name, float("nan")) for result in results], test_share)
-            for name in metrics
-        }
-        for task, metrics in results[0].metrics.items()
-    }
+    tasks = dict.fromkeys(task for result in results for task in result.metrics)
+    return {task: _average_task([result.metrics.get(task, {}) for result in results], test_share) for task in tasks}
+
+
+def _average_task(of_folds: Sequence[Mapping[str, float]], test_share: float) -> dict[str, FoldMean]:
+    """The mean of every metric that any fold has."""
+    names = dict.fromkeys(name for metrics in of_folds for name in metrics)
+    return {name: average_folds([metrics.get(name, math.nan) for metrics in of_folds], test_share) for name in names}

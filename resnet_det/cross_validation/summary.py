@@ -24,6 +24,11 @@ class FoldMean:
     interval: Interval
     deviation: float
 
+    @property
+    def folds(self) -> int:
+        """How many folds the mean is of: those whose value is known."""
+        return sum(map(math.isfinite, self.values))
+
 
 def average_folds(values: Sequence[float], test_share: float) -> FoldMean:
     """The mean of a metric, with a t interval of 95 %.

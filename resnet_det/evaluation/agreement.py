@@ -52,7 +52,7 @@ def measure_agreement(true: np.ndarray, measured: np.ndarray) -> Agreement:
         bias=bias,
         mae=float(np.abs(difference).mean()),
         relative_error=float(np.abs(difference).sum() / total) if total else math.nan,
-        r2=1 - float((difference**2).sum()) / spread if spread else math.nan,
+        r2=1 - float((difference**2).sum()) / spread if np.ptp(true) else math.nan,
         low=bias - _LIMIT * deviation,
         high=bias + _LIMIT * deviation,
     )

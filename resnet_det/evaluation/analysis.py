@@ -100,13 +100,13 @@ def analyze(
     num_draws: int = NUM_DRAWS,
     seed: int = SEED,
     max_detections: int | None = None,
-    score_threshold: ScoreThreshold | None = None,
+    score_thresholds: Sequence[ScoreThreshold | None] | None = None,
 ) -> list[Analysis]:
     """Evaluate runs on the same ground truth; their draws of the bootstrap are the same, so that they can be compared.
 
     Args:
         max_detections: of an image and class that count; None: COCO's limit.
-        score_threshold: the lowest score of what is shown; None: of each run the one that is best on these images.
+        score_thresholds: of each run, the lowest score of what is shown; None: the one that is best on these images.
 
     Raises:
         InputError: another number of keypoints than of sigmas.
@@ -125,9 +125,12 @@ def analyze(
     weighted = [WeightedAP(truth, run, matched) for run, matched in zip(runs, matches, strict=True)]
     draws = bootstrap(weighted, num_draws, seed)
     analyses = []
-    for run, evaluation, found, matched, drawn in zip(runs, evaluations, overlaps, matches, draws, strict=True):
+    thresholds = score_thresholds or [None] * len(runs)
+    for run, evaluation, found, matched, drawn, given in zip(
+        runs, evaluations, overlaps, matches, draws, thresholds, strict=True
+    ):
         curves = compute_curves(truth, run, matched)
-        threshold = score_threshold or ScoreThreshold(find_threshold(curves), ON_THESE_IMAGES)
+        threshold = given or ScoreThreshold(find_threshold(curves), ON_THESE_IMAGES)
         precision = evaluation.eval["precision"][0, :, :, 0, -1]
         analyses.append(
             Analysis(

@@ -20,7 +20,7 @@ class Comparison:
     second: Analysis
     difference: Interval  # of AP
     class_differences: list[Interval]
-    mistakes: np.ndarray  # (images, 2): false positives and misses of each run at its own threshold
+    mistakes: np.ndarray  # (images, 2): false positives and misses of each run at the threshold of its analysis
 
     @property
     def is_clear(self) -> bool:

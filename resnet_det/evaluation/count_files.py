@@ -14,7 +14,7 @@ import numpy as np
 from resnet_det.data.coco import CocoData, judge_content, read_coco
 from resnet_det.errors import InputError
 from resnet_det.evaluation.agreement import Agreement, measure_agreement
-from resnet_det.evaluation.counting import Counts, count_detections, count_objects, find_countable
+from resnet_det.evaluation.counting import MAX_NAMED, Counts, count_detections, count_objects, find_countable
 from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.files import check_other_images, read_detections, read_truth
 from resnet_det.evaluation.ground_truth import GroundTruth, make_ground_truth
@@ -26,7 +26,6 @@ from resnet_det.evaluation.thresholds import ON_THESE_IMAGES, find_curves
 logger = logging.getLogger(__name__)
 
 QUANTITIES = ("count", "total_area_px2", "mean_area_px2")
-MAX_NAMED = 3  # examples named in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +93,8 @@ def count_files(
     truth = make_ground_truth(data)
     if predicted is not None:
         truth = _leave_out_unpredicted(truth, data, predicted, results)
+    if not truth.images:
+        raise InputError(f"{results}: no image is left to count")
     is_known = len(data.annotations) > 0
     by_mask, detections = _read_detections(results, truth, is_known=is_known)
     thresholds, source = _choose_thresholds(
@@ -171,7 +172,9 @@ def _read_images(
             f"{results}: results do not name their images and classes: give --annotations, such as the images.json "
             "that tools/visualize.py writes beside results"
         )
-    return judge_content({"images": predicted, "annotations": [], "categories": read_manifest(results)["classes"]})
+    data = judge_content({"images": predicted, "annotations": [], "categories": read_manifest(results)["classes"]})
+    data.raise_problems(str(results))
+    return data
 
 
 def _leave_out_unpredicted(
@@ -222,26 +225,26 @@ def _choose_thresholds(
     if threshold_from is not None:
         other = read_truth(threshold_from[0], None, crowd_as_objects=crowd_as_objects)
         iou_type = "segm" if by_mask and other.has("segm") else "bbox"
-        known = _find_best(other, read_detections(threshold_from[1], other, [iou_type]), iou_type)
+        known, unfound = _find_best(other, read_detections(threshold_from[1], other, [iou_type]), iou_type)
         lacking = [name for name in names if name not in known]
         if lacking:
             raise InputError(
                 f"--threshold-from {threshold_from[0]}: it has no class {', '.join(lacking[:MAX_NAMED])}, whose "
                 "threshold is wanted; name data with the same classes, or give --score-threshold"
             )
-        return [known[name] for name in names], f"best F1 of each class on {threshold_from[0]}"
+        return [known[name] for name in names], f"best F1 of each class on {threshold_from[0]}{_tell_unfound(unfound)}"
     if not is_known:
         raise InputError(
             "without annotations of objects there is nothing to choose a score threshold by: give --score-threshold, "
             "or --threshold-from ANNOTATIONS RESULTS of a validation set"
         )
-    known = _find_best(truth, detections, "segm" if by_mask else "bbox")
-    return [known[name] for name in names], f"best F1 of each class: {ON_THESE_IMAGES}"
+    known, unfound = _find_best(truth, detections, "segm" if by_mask else "bbox")
+    return [known[name] for name in names], f"best F1 of each class: {ON_THESE_IMAGES}{_tell_unfound(unfound)}"
 
 
-def _find_best(truth: GroundTruth, detections: Detections, iou_type: str) -> dict[str, float]:
-    """The score of the best F1 at IoU 0.5 by class name, with all detections; of a class that none finds, the median of
-    the others.
+def _find_best(truth: GroundTruth, detections: Detections, iou_type: str) -> tuple[dict[str, float], list[str]]:
+    """The score of the best F1 at IoU 0.5 by class name, with all detections, and the classes that none finds, whose
+    score is the median of the others.
 
     Raises:
         InputError: no detection finds anything.
@@ -250,8 +253,16 @@ def _find_best(truth: GroundTruth, detections: Detections, iou_type: str) -> dic
     best = np.array([curve.best_threshold for curve in curves])
     if np.isnan(best).all():
         raise InputError("no detection finds an object, so that no score threshold is the best: give --score-threshold")
-    best[np.isnan(best)] = np.nanmedian(best)
-    return dict(zip(truth.class_names, best.tolist(), strict=True))
+    is_unfound = np.isnan(best)
+    best[is_unfound] = np.nanmedian(best)
+    unfound = [name for name, is_one in zip(truth.class_names, is_unfound, strict=True) if is_one]
+    if unfound:
+        logger.warning("No score threshold can be chosen for some classes%s", _tell_unfound(unfound))
+    return dict(zip(truth.class_names, best.tolist(), strict=True)), unfound
+
+
+def _tell_unfound(names: Sequence[str]) -> str:
+    return f"; the median of the other classes for {', '.join(names)}, of which no object was found" if names else ""
 
 
 def _check_kept(results: Path, thresholds: Sequence[float]) -> None:

@@ -8,9 +8,12 @@ from dataclasses import dataclass
 import hotcoco
 import numpy as np
 
+from resnet_det.errors import InputError
 from resnet_det.evaluation.detections import Detections
 from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.overlaps import to_rle
+
+MAX_NAMED = 3  # examples named in a message
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +38,13 @@ def count_detections(
         truth: for its images and classes.
         thresholds: of each class, the lowest score that counts.
         by_mask: areas are those of masks, else of boxes.
+
+    Raises:
+        InputError: images with polygons have no height and width.
     """
     rows = np.flatnonzero(detections.score >= np.asarray(thresholds)[detections.category])
     if by_mask:
-        size = truth.size[detections.image[rows]]
-        masks = [detections.rows[row]["segmentation"] for row in rows]
-        area = np.array([_measure(mask, *one) for mask, one in zip(masks, size, strict=True)], dtype=float)
+        area = _measure(truth, [detections.rows[row]["segmentation"] for row in rows], detections.image[rows])
     else:
         area = detections.box(rows)[:, 2:].prod(axis=1)
     return _add_up(truth, detections.image[rows], detections.category[rows], area)
@@ -54,9 +58,9 @@ def count_objects(truth: GroundTruth, *, by_mask: bool) -> Counts:
     rows = np.flatnonzero(~truth.crowd)
     area = truth.box[rows, 2:].prod(axis=1)
     if by_mask:
-        for place, row in enumerate(rows):
-            if "segmentation" in truth.annotations[row]:
-                area[place] = _measure(truth.annotations[row]["segmentation"], *truth.size[truth.image[row]])
+        has_mask = np.array(["segmentation" in truth.annotations[row] for row in rows], dtype=bool)
+        masks = [truth.annotations[row]["segmentation"] for row in rows[has_mask]]
+        area[has_mask] = _measure(truth, masks, truth.image[rows[has_mask]])
     return _add_up(truth, truth.image[rows], truth.category[rows], area)
 
 
@@ -67,8 +71,21 @@ def find_countable(truth: GroundTruth) -> np.ndarray:
     return countable
 
 
-def _measure(mask: object, height: float, width: float) -> float:
-    return float(hotcoco.mask.area(to_rle(mask, int(height), int(width))))
+def _measure(truth: GroundTruth, masks: Sequence[object], image: np.ndarray) -> np.ndarray:
+    """(n,): areas of masks in the images at the places ``image`` (n,)."""
+    unsized = {
+        place
+        for mask, place in zip(masks, image.tolist(), strict=True)
+        if isinstance(mask, list) and not truth.size[place].all()
+    }
+    if unsized:
+        names = [str(truth.images[place]["file_name"]) for place in sorted(unsized)[:MAX_NAMED]]
+        raise InputError(
+            f"{len(unsized)} of {len(truth.images)} images have no height and width in the annotation file, which "
+            f"areas of polygons need (such as {', '.join(names)})"
+        )
+    rles = [to_rle(mask, *map(int, truth.size[place])) for mask, place in zip(masks, image, strict=True)]
+    return np.array([hotcoco.mask.area(rle) for rle in rles], dtype=float)
 
 
 def _add_up(truth: GroundTruth, image: np.ndarray, category: np.ndarray, area: np.ndarray) -> Counts:

@@ -1,4 +1,8 @@
-"""Precision, recall and F1 of each class over its score: curves, and where to cut."""
+"""Precision, recall and F1 of each class over its score: curves, and where to cut.
+
+A score threshold is in the middle of those with the highest F1. Where these reach down to all detections, it is the
+highest of them: below the lowest score nothing was seen. Of several such ranges the lowest is taken.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +21,7 @@ SCORES = np.linspace(0, 1, 101)  # at which the F1 curves are given
 class ClassCurve:
     """Of one class at IoU 0.5; without objects all is NaN.
 
-    The best threshold is the lowest score whose detections, with all above it, have the highest F1;
-    NaN if nothing was found.
+    The best threshold is that of the highest F1, as said above; NaN if nothing was found.
     """
 
     f1: np.ndarray  # (101,): of the detections with at least SCORES
@@ -48,7 +51,13 @@ def mean_f1(curves: list[ClassCurve]) -> np.ndarray:
 
 def find_threshold(curves: list[ClassCurve]) -> float:
     """The score, of ``SCORES``, at which the mean F1 of the classes is highest; 0 if nothing was found."""
-    return float(SCORES[np.argmax(mean_f1(curves))])
+    f1 = mean_f1(curves)
+    first = int(np.argmax(f1))
+    if not f1[first]:
+        return 0.0
+    lower = np.flatnonzero(f1[first:] < f1[first])
+    last = first + int(lower[0]) - 1 if len(lower) else len(f1) - 1
+    return float(SCORES[(first + last) // 2 if first else last])
 
 
 def _curve(score: np.ndarray, correct: np.ndarray, num_objects: int) -> ClassCurve:
@@ -65,8 +74,15 @@ def _curve(score: np.ndarray, correct: np.ndarray, num_objects: int) -> ClassCur
     count_above = np.searchsorted(-score, -SCORES, side="right")
     return ClassCurve(
         f1=np.append(0.0, f1)[count_above],
-        best_threshold=float(score[best]) if found[best] else float("nan"),
+        best_threshold=_middle(score, best) if found[best] else float("nan"),
         best_f1=float(f1[best]),
         precision=float(found[best] / shown[best]),
         recall=float(found[best] / num_objects),
     )
+
+
+def _middle(score: np.ndarray, best: int) -> float:
+    """The middle of the thresholds that show ``score[: best + 1]``, of falling and different scores, and no more."""
+    if best + 1 == len(score):
+        return float(score[best])
+    return float(max((score[best] + score[best + 1]) / 2, np.nextafter(score[best + 1], np.inf)))

@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from resnet_det import __version__
 from resnet_det.data.coco import read_coco
@@ -19,7 +20,7 @@ from resnet_det.evaluation.analysis import Analysis, analyze
 from resnet_det.evaluation.bootstrap import NUM_DRAWS
 from resnet_det.evaluation.coco import resolve_sigmas
 from resnet_det.evaluation.comparison import Comparison, compare
-from resnet_det.evaluation.curves import find_threshold
+from resnet_det.evaluation.curves import find_threshold, mean_f1
 from resnet_det.evaluation.detections import Detections, make_detections
 from resnet_det.evaluation.ground_truth import KEYS, GroundTruth, make_ground_truth
 from resnet_det.evaluation.pictures import PictureMaker, make_gallery, rank_images
@@ -70,7 +71,8 @@ def evaluate_files(
         max_detections: of an image and class that count; None: COCO's 100, and 20 of people with keypoints.
         score_threshold: the lowest score of detections that are shown, for what is told of these; None: the one at
             which F1 is best.
-        threshold_from: the annotation file and the results by which it is chosen; None: the same as are evaluated.
+        threshold_from: the annotation file and the results by which it is chosen; None: the same as are evaluated. It
+            is for ``results``; the run of ``compare_with`` keeps the threshold that is best on the evaluated images.
         lead: what the report begins with.
         overwrite: replace evaluation.json and report.html in ``output``: those of an earlier evaluation of a run.
 
@@ -91,21 +93,19 @@ def evaluate_files(
         paths.append(compare_with)
         runs.append(read_detections(compare_with, truth, iou_types))
     matching = {"kpt_oks_sigmas": kpt_oks_sigmas, "max_detections": max_detections}
-    thresholds: Mapping[str, ScoreThreshold] = {}
+    thresholds: Mapping[str, Sequence[ScoreThreshold | None]] = {}
     if score_threshold is not None:
-        thresholds = dict.fromkeys(iou_types, ScoreThreshold(score_threshold, "given"))
+        thresholds = dict.fromkeys(iou_types, [ScoreThreshold(score_threshold, "given")] * len(runs))
     elif threshold_from is not None:
         check_other_images(annotations, threshold_from[0])
         other = read_truth(threshold_from[0], None, crowd_as_objects=crowd_as_objects, classes=classes)
+        _check_annotations(other, iou_types, threshold_from[0])
         found = read_detections(threshold_from[1], other, iou_types)
-        thresholds = {
-            iou_type: ScoreThreshold(
-                find_threshold(find_curves(other, found, iou_type, **matching)), f"best on {threshold_from[0]}"
-            )
-            for iou_type in iou_types
-        }
+        chosen = {name: _choose_threshold(other, found, name, threshold_from, matching) for name in iou_types}
+        # Another run has scores of its own, and no file that a threshold for them could be chosen by.
+        thresholds = {name: [threshold, *[None] * (len(runs) - 1)] for name, threshold in chosen.items()}
     by_type = [
-        analyze(truth, runs, iou_type, num_draws=num_draws, score_threshold=thresholds.get(iou_type), **matching)
+        analyze(truth, runs, iou_type, num_draws=num_draws, score_thresholds=thresholds.get(iou_type), **matching)
         for iou_type in iou_types
     ]
     analyses = [of_runs[0] for of_runs in by_type]
@@ -114,7 +114,8 @@ def evaluate_files(
             logger.warning("%s: %s", analysis.iou_type, analysis.limit_cost)
     comparisons = [compare(truth, (runs[0], runs[1]), (a, b)) for a, b in by_type] if compare_with else []
     if output is not None:
-        known = _describe_files(truth, annotations, paths, runs) | _describe_rules(truth, analyses, kpt_oks_sigmas)
+        known = _describe_files(truth, annotations, paths, runs)
+        known |= _describe_rules(truth, analyses, comparisons, kpt_oks_sigmas)
         known |= dict(facts or {}) | describe_software()
         write_numbers(analyses, known, output / "evaluation.json")
         gallery, differences = _make_pictures(truth, runs, analyses, comparisons, images)
@@ -186,6 +187,26 @@ def _check_annotations(truth: GroundTruth, iou_types: Sequence[str], path: Path)
             raise InputError(f"{path}: no annotation has {KEYS[iou_type]}, which --iou-type {iou_type} asks for")
 
 
+def _choose_threshold(
+    truth: GroundTruth,
+    detections: Detections,
+    iou_type: str,
+    threshold_from: tuple[Path, Path],
+    matching: Mapping[str, Any],
+) -> ScoreThreshold:
+    """
+    Raises:
+        InputError: no detection finds an object.
+    """
+    curves = find_curves(truth, detections, iou_type, **matching)
+    if not mean_f1(curves).any():
+        raise InputError(
+            f"--threshold-from {threshold_from[1]}: no detection finds an object of {threshold_from[0]} ({iou_type}), "
+            "so that no score threshold is the best; name the detections of those images, or give --score-threshold"
+        )
+    return ScoreThreshold(find_threshold(curves), f"best on {threshold_from[0]}")
+
+
 def _make_pictures(
     truth: GroundTruth,
     runs: Sequence[Detections],
@@ -220,7 +241,10 @@ def _describe_files(
 
 
 def _describe_rules(
-    truth: GroundTruth, analyses: Sequence[Analysis], kpt_oks_sigmas: Sequence[float]
+    truth: GroundTruth,
+    analyses: Sequence[Analysis],
+    comparisons: Sequence[Comparison],
+    kpt_oks_sigmas: Sequence[float],
 ) -> dict[str, str]:
     """What the numbers depend on besides the files."""
     facts = {}
@@ -228,6 +252,8 @@ def _describe_rules(
         cost = f"; {analysis.limit_cost}" if analysis.limit_cost else ""
         facts[f"limit, {analysis.iou_type}"] = f"{analysis.max_detections} detections of an image and class{cost}"
         facts[f"score threshold, {analysis.iou_type}"] = str(analysis.threshold)
+    for comparison in comparisons:
+        facts[f"score threshold of the other run, {comparison.second.iou_type}"] = str(comparison.second.threshold)
     if any(analysis.iou_type == "keypoints" for analysis in analyses):
         facts["sigmas"] = ", ".join(f"{sigma:g}" for sigma in resolve_sigmas(truth, kpt_oks_sigmas))
     return facts

@@ -47,10 +47,12 @@ def read_results(path: Path, truth: GroundTruth, iou_types: Sequence[str] = ()) 
 
 
 def find_iou_types(results: Any, truth: GroundTruth) -> list[str]:
-    """The kinds of evaluation that the first result and any annotation have something for; boxes if none."""
+    """The kinds of evaluation that the first result and any annotation have something for; if none, boxes, or masks
+    where there are no annotations and the first result has only a mask."""
     first = results[0] if isinstance(results, list) and results and isinstance(results[0], dict) else {}
     found = [name for name, key in KEYS.items() if key in first and truth.has(name)]
-    return found or ["bbox"]
+    is_mask_alone = "segmentation" in first and "bbox" not in first
+    return found or (["segm"] if is_mask_alone and not truth.annotations else ["bbox"])
 
 
 def check_results(results: Any, truth: GroundTruth, iou_types: Sequence[str] = ()) -> None:

@@ -22,11 +22,15 @@ SUCCESS_METRICS = ("CSI50", "CSI75", "CSI-images")
 
 @dataclass(frozen=True, eq=False)
 class SuccessIndex:
-    """The index, 0 to 100, at each of ``IOU_THRESHOLDS``; NaN where there are neither objects nor detections."""
+    """The index, 0 to 100, at each of ``IOU_THRESHOLDS``; NaN where there are neither objects nor detections.
+
+    The images are the same at each: those with objects or detections that count at any of them. Where nothing counts
+    in one of these at some IoU, as its detections are matched with a crowd there, its index is 100: nothing is wrong.
+    """
 
     threshold: float  # the lowest score that counts
     pooled: np.ndarray  # (10,): of all objects of all images together
-    image_mean: np.ndarray  # (10,): mean over the images that have objects or detections
+    image_mean: np.ndarray  # (10,): mean over the images that have objects or detections that count
     images: int  # how many these are
     true_positives: np.ndarray  # (10,)
     false_positives: np.ndarray  # (10,)
@@ -69,12 +73,13 @@ def compute_success(truth: GroundTruth, detections: Detections, matches: Matches
         np.stack([np.bincount(detections.image[row], minlength=num_images) for row in rows]) for rows in (right, wrong)
     )
     total = objects + false  # TP + FN are the objects
-    per_image = _percent(found, total)
+    has_any = (total > 0).any(axis=0)
+    per_image = np.where(total > 0, _percent(found, total), 100.0)[:, has_any]
     return SuccessIndex(
         threshold=min_score,
         pooled=_percent(found.sum(1), total.sum(1)),
         image_mean=mean_over(per_image, (1,)),
-        images=int(np.isfinite(per_image[0]).sum()),
+        images=int(has_any.sum()),
         true_positives=found.sum(1),
         false_positives=false.sum(1),
         false_negatives=(objects - found).sum(1),

@@ -92,7 +92,8 @@ def format_comparison(comparison: Comparison) -> str:
     return (
         f"{comparison.first.iou_type}: AP of the other run {comparison.second.metrics['AP']:.2f}, which is "
         f"{format_interval(difference, '+.2f')}: "
-        f"{describe_verdict(comparison)}"
+        f"{describe_verdict(comparison)}\n"
+        f"Mistakes of the other run are counted at a score of at least {comparison.second.threshold}"
     )
 
 

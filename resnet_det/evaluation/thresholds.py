@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +13,22 @@ from resnet_det.evaluation.ground_truth import GroundTruth
 from resnet_det.evaluation.matching import match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 
-ON_THESE_IMAGES = "best on these images, which makes what is told of them too good"
+ON_THESE_IMAGES = "chosen on these same images, so the numbers are optimistic"
+
+
+def parse_score(text: str) -> float:
+    """A score from 0 to 1, for a command line.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}; a score from 0 to 1 would be right, such as 0.5")
+    return value
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,10 @@ from training import final_state
 
 from resnet_det.cross_validation import TrainingStoppedError, cross_validate
 from resnet_det.cross_validation import training as training_module
+from resnet_det.cross_validation.folds import Fold
+from resnet_det.cross_validation.report import format_folds, make_lead, summarize
+from resnet_det.cross_validation.run import average
+from resnet_det.cross_validation.training import FoldResult
 from resnet_det.data.demo import write_split
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import evaluate_files
@@ -40,7 +45,26 @@ def run(files, tmp_path, monkeypatch, request):
     return start
 
 
-def test_all_folds_are_trained_and_told_in_one_report(run, files, tmp_path):
+def find_some(annotations):
+    """``ToyDetector.detect`` that finds the first object of every second image, and so not the same on all folds."""
+    content = json.loads(annotations.read_text())
+    categories = sorted(category["id"] for category in content["categories"])
+    firsts = {one["image_id"]: one for one in reversed(content["annotations"])}
+    detect = toy.ToyDetector.detect
+
+    def find(self, sample):
+        found, first = detect(self, sample), firsts.get(sample["image_id"])
+        if first is not None and sample["image_id"] % 2:
+            x, y, width, height = first["bbox"]
+            found.pred_boxes.tensor[0] = torch.tensor([x, y, x + width, y + height])
+            found.pred_classes[0] = categories.index(first["category_id"])
+        return found
+
+    return find
+
+
+def test_all_folds_are_trained_and_told_in_one_report(run, files, tmp_path, monkeypatch):
+    monkeypatch.setattr(toy.ToyDetector, "detect", find_some(files[0]))
     done = run()
     out = tmp_path / "out"
     assert [result.fold.test_images for result in done.results] == [3, 2, 2]
@@ -50,6 +74,7 @@ def test_all_folds_are_trained_and_told_in_one_report(run, files, tmp_path):
     found = [json.loads((out / f"fold-{number}" / "results.json").read_text())["bbox"] for number in (1, 2, 3)]
     numbers = json.loads((out / "cross_validation.json").read_text())
     assert numbers["mean"]["bbox"]["AP50"]["values"] == [one["AP50"] for one in found]
+    assert len({one["AP50"] for one in found}) > 1
     assert done.means["bbox"]["AP50"].interval.value == pytest.approx(sum(one["AP50"] for one in found) / 3)
     assert numbers["folds"][1]["weights"] == "model_final.pth"
     assert numbers["asked"]["folds"] == 3
@@ -62,6 +87,8 @@ def test_all_folds_are_trained_and_told_in_one_report(run, files, tmp_path):
     page = (out / "report.html").read_text()
     assert "<h1>Cross-validation over 3 folds: instances_train</h1>" in page
     assert "<td>standard deviation</td>" in page
+    assert "<td>folds with a value</td>" in page
+    assert "(K - 1)/K of the images" in page
     assert "Nadeau and Bengio" in page
 
 
@@ -95,7 +122,7 @@ def test_what_was_broken_off_goes_on_and_what_is_finished_stays(run, tmp_path, m
         assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_a_folder_is_held_to_what_it_was_begun_with(run, monkeypatch, tmp_path):
+def test_a_folder_is_held_to_what_it_was_begun_with(run, files, monkeypatch, tmp_path):
     def interrupt(*_):
         raise KeyboardInterrupt
 
@@ -108,10 +135,51 @@ def test_a_folder_is_held_to_what_it_was_begun_with(run, monkeypatch, tmp_path):
         run("SOLVER.BASE_LR", "0.5", folds=2)
     with pytest.raises(KeyboardInterrupt):
         run("DATALOADER.NUM_WORKERS", "1")  # which changes no number
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"1")
+    with pytest.raises(KeyboardInterrupt):
+        run("MODEL.WEIGHTS", str(weights), out="weights")
+    weights.write_bytes(b"2")
+    with pytest.raises(InputError, match=r"something else: weights was \w{64} and is \w{64}\. Give"):
+        run("MODEL.WEIGHTS", str(weights), out="weights")
+    image = next(files[1].iterdir())
+    content = image.read_bytes()
+    image.write_bytes(content + b" ")
+    try:
+        with pytest.raises(InputError, match=r"something else: images was \w{64} and is \w{64}\. Give"):
+            run()
+    finally:
+        image.write_bytes(content)
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "notes.txt").touch()
     with pytest.raises(InputError, match=r"--output \S+used: is there, and not an empty folder"):
         run(out="used")
+
+
+def make_results(*metrics):
+    fold = Fold(1, Path("train.json"), Path("test.json"), 4, 2, 2)
+    return [FoldResult(fold, Path("fold"), {"bbox": one}, "model_final.pth", Path("results.json")) for one in metrics]
+
+
+def test_means_of_fewer_folds_say_so():
+    nan = float("nan")
+    results = make_results(
+        {"AP": 40.0, "AP50": nan, "CSI50": 50.0}, {"AP": 42.0, "AP50": 60.0, "CSI50": 50.0, "AP-rare": 10.0}
+    )
+    means = average(results)
+    folds = {name: one["folds"] for name, one in summarize(results, means)["mean"]["bbox"].items()}
+    assert folds == {"AP": 2, "AP50": 1, "CSI50": 2, "AP-rare": 1}
+    lead = make_lead(results, means, grouped=False, rare_classes=["rare"])
+    assert lead.columns[-2:] == ["boxes AP", "boxes AP50"]  # the threshold of CSI50 is the best on the test images
+    assert lead.rows[-1] == ["folds with a value", None, None, None, 2, 1]
+    told = " ".join(lead.sentences)
+    assert "the mean is of the other folds" in told
+    assert "All objects of rare are in one image or group" in told
+    assert re.search(r"folds with a value +2 +1\n", format_folds(results, means, []))
+    complete = make_results({"AP": 40.0}, {"AP": 42.0})
+    told = " ".join(make_lead(complete, average(complete), grouped=False, rare_classes=[]).sentences)
+    assert "other folds" not in told
+    assert "All objects of" not in told
 
 
 @pytest.mark.parametrize(
@@ -120,6 +188,8 @@ def test_a_folder_is_held_to_what_it_was_begun_with(run, monkeypatch, tmp_path):
         (["OUTPUT_DIR", "x"], {}, "OUTPUT_DIR: --output says where the folds go"),
         (["RESNET_DET.TEST.MAX_IMAGES", "2"], {}, "RESNET_DET.TEST.MAX_IMAGES: each image is to be tested once"),
         (["RESNET_DET.TRAIN.EARLY_STOPPING", "2"], {}, "EARLY_STOPPING chooses weights by the very images"),
+        (["MODEL.META_ARCHITECTURE", "SemanticSegmentor"], {}, "SemanticSegmentor finds no objects"),
+        (["MODEL.META_ARCHITECTURE", "ProposalNetwork"], {}, "ProposalNetwork finds no objects"),
         ([], {"seed": -1}, "--seed -1: a number from 0"),
         ([], {"folds": 8}, "--folds 8: there are 7 groups"),
     ],

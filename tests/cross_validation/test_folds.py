@@ -94,12 +94,30 @@ def test_groups_of_any_size_are_balanced():
         for name, fold in fold_of.items():
             filled[fold] += sizes[name]
         assert sorted(filled) == [0, 1, 2, 3, 4]
-        # The largest first, each into the emptiest: at most 4/3 of what the best split has (Graham, 1969).
-        assert max(filled.values()) <= 4 / 3 * max(sum(sizes.values()) / 5, *sizes.values())
+        # The fullest fold was the emptiest when it got its last group.
+        assert max(filled.values()) - min(filled.values()) <= max(sizes.values())
 
 
 def test_a_class_of_one_group_is_found(files):
     assert split_images(*files, 3, seed=0, group_by="slide").rare_classes == ["mitosis"]
+
+
+def test_a_crowd_region_makes_no_class_known_in_another_group(files):
+    def edit(content):
+        content["annotations"][4].update(iscrowd=1, category_id=2)  # tested in the same fold as the object
+
+    change(files[0], edit)
+    assert split_images(*files, 3, seed=0, group_by="slide").rare_classes == ["mitosis"]
+
+
+def test_groups_may_be_whole_numbers_as_fractions(files):
+    def edit(content):
+        for image in content["images"]:
+            image["slide"] = float(image["slide"])
+
+    before = split_images(*files, 3, seed=0, group_by="slide")
+    change(files[0], edit)
+    assert split_images(*files, 3, seed=0, group_by="slide").groups == before.groups
 
 
 @pytest.mark.parametrize(
@@ -122,12 +140,30 @@ def test_a_class_of_one_group_is_found(files):
         (
             {"group_by": "slide"},
             lambda content: content["images"][3].pop("slide"),
-            r"--group-by slide: a number or a text is missing in 1 of 12 images \(such as patient-a_03.png\)",
+            r"--group-by slide: a whole number or a text is missing in 1 of 12 images \(such as patient-a_03.png\)",
         ),
+        (
+            {"group_by": "slide"},
+            lambda content: content["images"][3].update(slide=True),
+            r"a whole number or a text is missing in 1 of 12 images",
+        ),
+        ({"group_by": "dye"}, None, r"--folds 3: there is 1 group by --group-by dye, and each fold"),
         (
             {},
             lambda content: content["images"].append({**content["images"][2], "id": 999}),
-            r"1 images are listed more than once by their file_name \(such as patient-a_02.png\): one could be",
+            r"1 image listed more than once by file_name \(such as patient-a_02.png\): one could be",
+        ),
+        (
+            {"group_by": "slide"},
+            lambda content: content["annotations"].append(
+                {**content["annotations"][0], "id": 99, "category_id": 2, "iscrowd": 1}
+            ),
+            r"all.json: the training images of fold 2 have only crowd regions of mitosis, which",
+        ),
+        (
+            {"group_by": "slide"},
+            lambda content: content.update(annotations=content["annotations"][:4]),
+            r"all.json: the training images of fold 1 have no objects, which cannot be trained on; objects in more",
         ),
         ({}, lambda content: content.pop("annotations"), r"it has no annotations, so that nothing can be learned"),
         (
@@ -161,6 +197,7 @@ def test_the_interval_is_that_of_nadeau_and_bengio():
     part = average_folds([40.0, float("nan"), 42.0], 0.5)
     half = stats.t.ppf(0.975, 1) * np.sqrt(2) * np.sqrt(1 / 2 + 1 / 2)
     assert (part.interval.value, part.interval.low) == pytest.approx((41, 41 - half))
+    assert (mean.folds, part.folds) == (5, 2)
     alone = average_folds([40.0, float("nan")], 1.0)
     assert alone.interval.value == 40
     assert not alone.interval.is_known

@@ -14,7 +14,7 @@ from resnet_det.evaluation.analysis import analyze
 from resnet_det.evaluation.bootstrap import WeightedAP, draw_weights, mean_over, summarize_draws
 from resnet_det.evaluation.coco import read_metrics, run_coco_evaluation
 from resnet_det.evaluation.comparison import compare
-from resnet_det.evaluation.curves import compute_curves
+from resnet_det.evaluation.curves import _curve, compute_curves, find_threshold
 from resnet_det.evaluation.detections import make_detections
 from resnet_det.evaluation.ground_truth import make_ground_truth
 from resnet_det.evaluation.matching import match_detections
@@ -115,16 +115,34 @@ def test_best_thresholds_are_those_of_all_cuts():
     counted = matches.counted & ~matches.ignored[0]
     for place, curve in enumerate(curves):
         objects = int(((truth.category == place) & ~truth.crowd).sum())
-        best = []
-        for cut in np.unique(detections.score[counted & (detections.category == place)]):
+        best, cuts = [], np.unique(detections.score[counted & (detections.category == place)])
+        for cut in cuts:
             shown = counted & (detections.category == place) & (detections.score >= cut)
             right = int((matches.annotation[0, shown] >= 0).sum())
             best.append((2 * right / (shown.sum() + objects), -cut, right / shown.sum(), right / objects))
         f1, cut, precision, recall = max(best)
-        assert (curve.best_f1, curve.best_threshold) == pytest.approx((f1, -cut))
+        below = max(cuts[cuts < -cut], default=-cut)  # any threshold above this shows the same
+        assert (curve.best_f1, curve.best_threshold) == pytest.approx((f1, (below - cut) / 2))
         assert (curve.precision, curve.recall) == pytest.approx((precision, recall))
         assert curve.f1.max() <= f1 + 1e-12
         assert curve.f1[int(100 * -cut)] == pytest.approx(f1, abs=0.1)
+
+
+def test_every_threshold_is_in_the_middle_of_the_best():
+    def find(*scores, right):
+        order = np.argsort(scores)[::-1]
+        return _curve(np.array(scores)[order], np.isin(order, right), 2)
+
+    curve = find(0.9, 0.7, 0.2, 0.1, right=[0, 1])
+    assert curve.best_threshold == pytest.approx(0.45)
+    assert find_threshold([curve]) == pytest.approx(0.45)
+    alone = find(0.9, 0.75, right=[0, 1])  # below 0.75 nothing was seen
+    assert alone.best_threshold == find_threshold([alone]) == 0.75
+    near = find(0.9, np.nextafter(0.5, 1), 0.5, right=[0, 1])
+    assert near.best_threshold == np.nextafter(0.5, 1)
+    nothing = find(0.9, 0.7, right=[])
+    assert np.isnan(nothing.best_threshold)
+    assert find_threshold([nothing]) == 0
 
 
 def test_a_class_with_one_object_has_a_curve():

@@ -81,7 +81,7 @@ def test_the_error_is_that_of_the_table_at_a_threshold_of_other_images(val, test
     run = run_tool_here("count_objects.py", "--results", results, *options, "--output", tmp_path / "out")
     assert run.returncode == 0, run.stderr
     assert f"score threshold: best F1 of each class on {val[0]}" in run.stdout
-    assert "too good" not in run.stdout
+    assert "optimistic" not in run.stdout
     numbers = json.loads((tmp_path / "out" / "counts.json").read_text())
     table = read_table(tmp_path / "out" / "counts.csv")
     content, found = json.loads(val[0].read_text()), json.loads(val[1].read_text())
@@ -130,12 +130,94 @@ def test_agreement_by_its_formulas():
     assert np.isnan([single.r2, single.low]).all()
     assert np.isnan(measure_agreement(true[:0], true[:0]).bias)
     assert np.isnan(measure_agreement(np.zeros(3), np.ones(3)).relative_error)
+    assert np.isnan(measure_agreement(np.full(3, 0.1), np.ones(3)).r2)  # whose mean is not exactly 0.1
 
 
-def test_a_threshold_of_the_counted_images_is_called_too_good(test_set):
+def test_a_threshold_of_the_counted_images_is_called_optimistic(test_set):
     annotations, results = test_set
-    assert "too good" in count_files(results, annotations).source
-    assert "too good" not in count_files(results, annotations, score_threshold=0.5).source
+    assert "so the numbers are optimistic" in count_files(results, annotations).source
+    assert "optimistic" not in count_files(results, annotations, score_threshold=0.5).source
+
+
+def count_right(objects, found):
+    """How many detections of one class are right at IoU 0.5: the best takes the free object that it overlaps most."""
+    taken = set()
+    for one in sorted(found, key=lambda one: -one["score"]):
+        rivals = {
+            place: mask_util.iou([one["bbox"]], [other["bbox"]], [0]).item()
+            for place, other in enumerate(objects)
+            if other["image_id"] == one["image_id"] and place not in taken
+        }
+        best = max(rivals, key=rivals.get, default=None)
+        if best is not None and rivals[best] >= 0.5:
+            taken.add(best)
+    return len(taken)
+
+
+def test_the_threshold_of_each_class_has_the_best_f1_of_all(tmp_path):
+    content, results = random_results(36, num_images=10)
+    rng = np.random.default_rng(0)
+    content["annotations"] = [one for one in content["annotations"] if not one["iscrowd"]]
+    results = [{**one, "score": float(rng.random())} for one in results]
+    for one in [*content["annotations"], *results]:
+        one.pop("segmentation", None)
+    annotations, path = write(tmp_path, "chosen", content, results)
+    counting = count_files(path, annotations)
+    for category, threshold in zip(counting.truth.categories, counting.thresholds, strict=True):
+        objects = [one for one in content["annotations"] if one["category_id"] == category["id"]]
+        found = [one for one in results if one["category_id"] == category["id"]]
+
+        def f1(cut, objects=objects, found=found):
+            shown = [one for one in found if one["score"] >= cut]
+            return 2 * count_right(objects, shown) / (len(shown) + len(objects))
+
+        values = [f1(one["score"]) for one in found]
+        assert f1(threshold) == pytest.approx(max(values))
+        assert max(values) > min(values)
+
+
+def test_classes_that_are_not_found_are_named(val, test_set, caplog):
+    content, results = (json.loads(path.read_text()) for path in val)
+    name = content["categories"][1]["name"]
+    results = [row for row in results if row["category_id"] != content["categories"][1]["id"]]
+    val[1].write_text(json.dumps(results))
+    counting = count_files(test_set[1], test_set[0], threshold_from=val)
+    told = f"; the median of the other classes for {name}, of which no object was found"
+    assert counting.source.endswith(told)
+    assert told in caplog.text
+    thresholds = dict(zip(counting.truth.class_names, counting.thresholds, strict=True))
+    taken = thresholds.pop(name)
+    assert taken == pytest.approx(np.median(list(thresholds.values())))
+
+
+def test_masks_without_boxes_are_counted_on_images_without_annotations(test_set, tmp_path):
+    content, results = (json.loads(path.read_text()) for path in test_set)
+    masks = [{key: value for key, value in row.items() if key != "bbox"} for row in results]
+    annotations, path = write(tmp_path, "images", {**content, "annotations": []}, masks)
+    counting = count_files(path, annotations, score_threshold=0.3)
+    assert counting.by_mask
+    assert counting.found.area_px2.sum() == sum(area(row) for row in results if row["score"] >= 0.3)
+
+
+def test_polygons_of_images_without_a_size_have_no_area(test_set):
+    content, results = (json.loads(path.read_text()) for path in test_set)
+    square = [[10, 10, 30, 10, 30, 30, 10, 30]]
+    results = [{**row, "segmentation": square} for row in results]
+    for key in ("height", "width"):
+        content["images"][0].pop(key)
+    for path, data in zip(test_set, (content, results), strict=True):
+        path.write_text(json.dumps(data))
+    name = content["images"][0]["file_name"]
+    with pytest.raises(InputError, match=rf"1 of 15 images have no height and width .*\(such as {name}\)"):
+        count_files(test_set[1], test_set[0], score_threshold=0.0)
+
+
+@pytest.mark.parametrize("value", ["nan", "50", "-0.1", "high"])
+def test_a_score_threshold_is_a_score(test_set, tmp_path, run_tool_here, value):
+    flags = ["--annotations", test_set[0], "--results", test_set[1], "--output", tmp_path / "out"]
+    run = run_tool_here("count_objects.py", *flags, f"--score-threshold={value}")
+    assert run.returncode == 2
+    assert f"'{value}'; a score from 0 to 1 would be right, such as 0.5" in run.stderr
 
 
 def test_boxes_are_measured_where_one_side_has_no_masks(tmp_path):
@@ -217,6 +299,14 @@ def test_what_cannot_be_counted_is_said(tmp_path, val, test_set):
     val[0].write_text(json.dumps(other))
     with pytest.raises(InputError, match=r"--threshold-from .*: it has no class class 20, whose threshold is wanted"):
         count_files(results, annotations, threshold_from=val)
+    bad = [image["file_name"] for image in content["images"]]
+    with pytest.raises(InputError, match=r"unreadable: it has no images"):
+        count_files(make_folder(tmp_path / "unreadable", content, [], bad=bad), None, score_threshold=0.5)
+    with pytest.raises(InputError, match=r"unreadable: no image is left to count"):
+        count_files(tmp_path / "unreadable", annotations, score_threshold=0.5)
+    twice = {**content, "images": [*content["images"], content["images"][0]]}
+    with pytest.raises(InputError, match=r"twice"):
+        count_files(make_folder(tmp_path / "twice", twice, []), None, score_threshold=0.5)
     (tmp_path / "none.json").write_text("[]")
     with pytest.raises(InputError, match=r"no detection finds an object, so that no score threshold is the best"):
         count_files(tmp_path / "none.json", annotations)
