@@ -22,7 +22,6 @@ from resnet_det.classification.loaders import build_test_loader, build_train_loa
 from resnet_det.classification.memory import keep_in_memory
 from resnet_det.classification.weights import describe_training, write_weights
 from resnet_det.config import check_classification_cfg, merge_cfg, set_classification_defaults_
-from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
@@ -48,6 +47,7 @@ from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu
 from resnet_det.engine.step import TrainStep
 from resnet_det.engine.writers import build_writers, shows_progress
 from resnet_det.errors import InputError
+from resnet_det.images.settings import set_max_pixels
 from resnet_det.modeling import speed_up_on_cpus_
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from resnet_det.data.coco import CocoData, read_coco
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.data.formats.shapes import ROUNDING_PX
 from resnet_det.errors import InputError
+from resnet_det.images.pages import find_file
 from resnet_det.outputs import link_file
 
 SPLITS = ("train", "val", "test")
@@ -118,6 +119,11 @@ def place_images(one: ExportedSet, folder: Path, *, flat: bool, taken: set[str])
             one.counts["images with a new name, as another has theirs"] += 1
         taken.add(free)
         one.file_names.append(free + suffix)
+        if find_file(one.image_folder / name) != one.image_folder / name:
+            raise InputError(
+                f"{one.data.path}: {name} is a page of a stack, and this format has a file for each image; "
+                "write the pages as files of their own"
+            )
         link_file(one.image_folder / image["file_name"], folder / (free + suffix))
 
 

@@ -1,0 +1,87 @@
+"""The reader of image files: by its content, each goes to Pillow, tifffile or pydicom."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import IO
+
+import numpy as np
+from PIL import UnidentifiedImageError
+
+from resnet_det.errors import InputError
+from resnet_det.images import dicom, pillow, tiff
+from resnet_det.images.image_input import CHANNELS, ImageInput
+from resnet_det.images.pages import find_kind, split_page
+from resnet_det.images.stored import Stored, make_array
+
+Open = Callable[[str, str], IO[bytes]]
+
+
+@contextlib.contextmanager
+def told_as_input_error(name: str | os.PathLike[str]) -> Iterator[None]:
+    """Within it, what keeps an image from being read is an InputError with its name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such file") from None
+    except UnidentifiedImageError:
+        raise InputError(f"{name}: not a readable image") from None
+    except InputError:
+        raise
+    except (OSError, ValueError, SyntaxError) as error:
+        raise InputError(f"{name}: not a readable image ({error})") from None
+
+
+def read_image(
+    name: str | os.PathLike[str], image_input: ImageInput, *, max_pixels: int = 0, open_file: Open = open
+) -> np.ndarray:
+    """An image file, or a page of one, as (H, W, C) from 0 to 255: uint8, or float32 if ``image_input`` asks for it.
+
+    Args:
+        name: of the file; ``stack.tif#3`` is its fourth page.
+        max_pixels: the most that are read; 0: Pillow's limit (178,956,970).
+        open_file: opens it for reading.
+
+    Raises:
+        InputError: it has more pixels than that, other channels than ``image_input`` asks for, or no such page; it is a
+            TIFF or DICOM file that is damaged, or whose library is not installed.
+        OSError, UnidentifiedImageError: it is not there, or is no image.
+    """
+    with open_file(split_page(name)[0], "rb") as file:
+        return decode_image(file, os.fspath(name), image_input, max_pixels=max_pixels)
+
+
+def decode_image(file: IO[bytes], name: str, image_input: ImageInput, *, max_pixels: int = 0) -> np.ndarray:
+    """The same of an open file, whose position can be set; ``name`` tells the page, and is for messages."""
+    _, page = split_page(name)
+    kind = find_kind(file, name)
+    if kind == "other" or (kind == "tiff" and not tiff.needs_tifffile(file, page, image_input)):
+        return pillow.decode(file, name, page, image_input, max_pixels=max_pixels)
+    read = dicom.read if kind == "dicom" else tiff.read
+    return make_array(read(file, name, page, max_pixels=max_pixels), image_input, name)
+
+
+def needs_library(name: str | os.PathLike[str]) -> bool:
+    """Whether a file is read by tifffile or pydicom.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    path, page = split_page(name)
+    with open(path, "rb") as file:
+        kind = find_kind(file, path)
+        return kind == "dicom" or (kind == "tiff" and tiff.needs_tifffile(file, page, ImageInput(CHANNELS)))
+
+
+def read_stored(name: str | os.PathLike[str], *, max_pixels: int = 0) -> Stored:
+    """All values and channels of an image file as they are in it; the errors are those of :func:`read_image`."""
+    path, page = split_page(name)
+    name = os.fspath(name)
+    with open(path, "rb") as file:
+        kind = find_kind(file, name)
+        if kind == "other" or (kind == "tiff" and not tiff.needs_tifffile(file, page, ImageInput(CHANNELS))):
+            with pillow.open_image(file, name, page, max_pixels) as image:
+                return pillow.store(image, file)
+        return (dicom.read if kind == "dicom" else tiff.read)(file, name, page, max_pixels=max_pixels)
