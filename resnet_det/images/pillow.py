@@ -1,7 +1,6 @@
 """Image files that Pillow reads.
 
-Upright by their EXIF data, the first picture of an animation, colours for print converted by Pillow. Pillow gives the
-higher 8 bits of colours that have more: those are read by OpenCV.
+Upright by their EXIF data, the first picture of an animation, colours for print converted by Pillow.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import logging
 from collections.abc import Iterator
 from typing import IO
 
-import cv2
 import numpy as np
 from PIL import Image
 
@@ -39,23 +37,24 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_BITS, _PHOTOMETRIC, _FORMAT = 258, 262, 339  # TIFF tags
+BITS, SAMPLES = 258, 277  # TIFF tags
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _FORMAT = 256, 257, 262, 339
 _WHITE_IS_ZERO, _UNSIGNED = 0, 1
 _said: set[str] = set()
 
 
 def decode(file: IO[bytes], name: str, page: int | None, image_input: ImageInput, *, max_pixels: int) -> np.ndarray:
-    """A file that Pillow reads; see :func:`resnet_det.images.decode_image`. What was done to it is said once for each
+    """A file that Pillow reads; see :func:`resnet_det.images.reader.decode_image`. What was done to it is said once for each
     kind of image."""
     with open_image(file, name, page, max_pixels) as image:
         say(name, describe_kinds(image, page))
-        return to_array(image, file, name, image_input)
+        return to_array(image, name, image_input)
 
 
-def to_array(image: Image.Image, file: IO[bytes], name: str, image_input: ImageInput) -> np.ndarray:
-    """An image that has been opened, as an array."""
+def to_array(image: Image.Image, name: str, image_input: ImageInput) -> np.ndarray:
+    """An image that has been opened, as an array; ``name`` is for messages."""
     if is_deep(image):
-        return make_array(store(image, file), image_input, name)
+        return make_array(store(image), image_input, name)
     values = convert(turn_upright(image), image_input.format)
     return values.astype(np.float32) if image_input.dtype == "float32" else values
 
@@ -88,18 +87,12 @@ def explain_missing_page(page: int, count: int) -> str:
     return f"no page {page}: the file has {count}, counted from 0" if count > 1 else f"no page {page}: there is one, 0"
 
 
-def store(image: Image.Image, file: IO[bytes]) -> Stored:
-    """The values of an image, upright.
-
-    Args:
-        file: that it is read from.
-    """
+def store(image: Image.Image) -> Stored:
+    """The values of an image that has been opened, upright."""
     tags = getattr(image, "tag_v2", {})
-    if _is_deep_colour(image):
-        return _store_deep_colour(image, file)
     upright = turn_upright(image)
     values = np.asarray(upright.convert("RGB") if upright.mode in ("P", "PA", "CMYK", "YCbCr") else upright)
-    if tags.get(_BITS) == (32,) and upright.mode == "I" and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
+    if tags.get(BITS) == (32,) and upright.mode == "I" and tags.get(_FORMAT, (_UNSIGNED,))[0] == _UNSIGNED:
         values = values.view(np.uint32)  # Pillow has no such numbers
     values = values.reshape(*values.shape[:2], -1)
     return Stored(
@@ -108,17 +101,6 @@ def store(image: Image.Image, file: IO[bytes]) -> Stored:
         has_opacity=values.shape[2] in (2, 4),
         is_inverted=is_deep(upright) and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO,  # Pillow inverts 8 bits itself
     )
-
-
-def _store_deep_colour(image: Image.Image, file: IO[bytes]) -> Stored:
-    orientation = _find_orientation(image)
-    file.seek(0)
-    values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.shape[:2] != (image.height, image.width):
-        raise InputError(f"{getattr(file, 'name', 'image')}: OpenCV cannot read colours of more than 8 bits from it")
-    order = [2, 1, 0, 3][: values.shape[2]]  # OpenCV has BGR
-    values = turn_array(values[:, :, order], orientation)
-    return Stored(values, is_colour=True, has_opacity=values.shape[2] == 4)
 
 
 def turn_array(values: np.ndarray, orientation: int) -> np.ndarray:
@@ -130,24 +112,23 @@ def turn_array(values: np.ndarray, orientation: int) -> np.ndarray:
 
 def turn_upright(image: Image.Image) -> Image.Image:
     image.load()  # Pillow turns TIFF files itself, and they say no orientation any more
-    turn = _TURNS.get(_find_orientation(image))
+    turn = _TURNS.get(find_orientation(image))
     return image if turn is None else image.transpose(turn)
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether it has more than 8 bits for each channel."""
-    return image.mode.startswith(DEEP_MODES) or _is_deep_colour(image)
+    """Whether it has more than 8 bits for each pixel of one channel."""
+    return image.mode.startswith(DEEP_MODES)
 
 
-def _is_deep_colour(image: Image.Image) -> bool:
-    """Whether it is a PNG or TIFF file with more than 8 bits for each of several channels."""
-    if image.format == "TIFF":
-        return image.mode == "RGB" and max(image.tag_v2.get(_BITS, (1,))) > 8
-    modes = [str(tile[3]) for tile in image.tile]
-    return image.format == "PNG" and image.mode in ("RGB", "RGBA") and any(";16" in mode for mode in modes)
+def find_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of an image that has been opened, upright; of TIFF files by the tags, as Pillow's may be so."""
+    tags = getattr(image, "tag_v2", None)
+    size = image.size if tags is None else (tags[_WIDTH], tags[_HEIGHT])
+    return size[::-1] if find_orientation(image) in TRANSPOSED else size
 
 
-def _find_orientation(image: Image.Image) -> int:
+def find_orientation(image: Image.Image) -> int:
     try:
         return image.getexif().get(ORIENTATION, 1)
     except Exception:  # images whose EXIF data are broken are read all the same
@@ -162,7 +143,7 @@ def describe_kinds(image: Image.Image, page: int | None = None) -> list[str]:
     """
     found = ["16-bit-image"] * is_deep(image) + ["cmyk-image"] * (image.mode == "CMYK")
     has_more = page is None and getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-    return found + ["animated-image"] * has_more + ["exif-rotation"] * (_find_orientation(image) in _TURNS)
+    return found + ["animated-image"] * has_more + ["exif-rotation"] * (find_orientation(image) in _TURNS)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import UnidentifiedImageError
 
 from resnet_det.errors import InputError
-from resnet_det.images import dicom, pillow, tiff
+from resnet_det.images import deep_colour, dicom, pillow, tiff
 from resnet_det.images.image_input import CHANNELS, ImageInput
 from resnet_det.images.pages import find_kind, split_page
 from resnet_det.images.stored import Stored, make_array
@@ -56,11 +56,20 @@ def read_image(
 def decode_image(file: IO[bytes], name: str, image_input: ImageInput, *, max_pixels: int = 0) -> np.ndarray:
     """The same of an open file, whose position can be set; ``name`` tells the page, and is for messages."""
     _, page = split_page(name)
-    kind = find_kind(file, name)
-    if kind == "other" or (kind == "tiff" and not tiff.needs_tifffile(file, page, image_input)):
+    read = _find_reader(file, name, page, image_input)
+    if read is None:
         return pillow.decode(file, name, page, image_input, max_pixels=max_pixels)
-    read = dicom.read if kind == "dicom" else tiff.read
     return make_array(read(file, name, page, max_pixels=max_pixels), image_input, name)
+
+
+def _find_reader(file: IO[bytes], name: str, page: int | None, image_input: ImageInput) -> Callable[..., Stored] | None:
+    """What reads an open file, by how it begins; None: Pillow."""
+    kind = find_kind(file, name)
+    if kind == "dicom":
+        return dicom.read
+    if deep_colour.is_deep_colour(file):
+        return deep_colour.read
+    return tiff.read if kind == "tiff" and tiff.needs_tifffile(file, page, image_input) else None
 
 
 def needs_library(name: str | os.PathLike[str]) -> bool:
@@ -71,8 +80,7 @@ def needs_library(name: str | os.PathLike[str]) -> bool:
     """
     path, page = split_page(name)
     with open(path, "rb") as file:
-        kind = find_kind(file, path)
-        return kind == "dicom" or (kind == "tiff" and tiff.needs_tifffile(file, page, ImageInput(CHANNELS)))
+        return _find_reader(file, path, page, ImageInput(CHANNELS)) in (dicom.read, tiff.read)
 
 
 def read_stored(name: str | os.PathLike[str], *, max_pixels: int = 0) -> Stored:
@@ -80,8 +88,8 @@ def read_stored(name: str | os.PathLike[str], *, max_pixels: int = 0) -> Stored:
     path, page = split_page(name)
     name = os.fspath(name)
     with open(path, "rb") as file:
-        kind = find_kind(file, name)
-        if kind == "other" or (kind == "tiff" and not tiff.needs_tifffile(file, page, ImageInput(CHANNELS))):
-            with pillow.open_image(file, name, page, max_pixels) as image:
-                return pillow.store(image, file)
-        return (dicom.read if kind == "dicom" else tiff.read)(file, name, page, max_pixels=max_pixels)
+        read = _find_reader(file, name, page, ImageInput(CHANNELS))
+        if read is not None:
+            return read(file, name, page, max_pixels=max_pixels)
+        with pillow.open_image(file, name, page, max_pixels) as image:
+            return pillow.store(image)

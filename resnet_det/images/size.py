@@ -11,7 +11,7 @@ from resnet_det.errors import InputError
 from resnet_det.images import dicom, tiff
 from resnet_det.images.image_input import CHANNELS, ImageInput
 from resnet_det.images.pages import find_kind, split_page
-from resnet_det.images.pillow import ORIENTATION, TRANSPOSED, open_image
+from resnet_det.images.pillow import find_size, open_image
 
 
 def read_image_size(name: str | os.PathLike[str]) -> tuple[int, int]:
@@ -42,5 +42,4 @@ def _read_size(file: IO[bytes], name: str) -> tuple[int, int]:
     if kind == "tiff" and tiff.needs_tifffile(file, page, ImageInput(CHANNELS)):
         return tiff.read_size(file, name, page)
     with open_image(file, name, page, None) as image:
-        turned = image.getexif().get(ORIENTATION) in TRANSPOSED
-        return (image.height, image.width) if turned else image.size
+        return find_size(image)

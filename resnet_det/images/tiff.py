@@ -12,10 +12,10 @@ from PIL import TiffImagePlugin
 
 from resnet_det.errors import InputError
 from resnet_det.images.image_input import CHANNELS, ImageInput
-from resnet_det.images.pillow import TRANSPOSED, explain_missing_page, turn_array
+from resnet_det.images.pillow import BITS, SAMPLES, TRANSPOSED, explain_missing_page, turn_array
 from resnet_det.images.stored import Stored, check_size
 
-_BITS, _SAMPLES, _EXTRA = 258, 277, 338  # tags
+_EXTRA = 338  # the tag
 REDUCED = 1  # the bit of tag 254 of a page that is a small copy of another
 _RGB, _WHITE_IS_ZERO = 2, 0
 
@@ -24,18 +24,17 @@ def needs_tifffile(file: IO[bytes], page: int | None, image_input: ImageInput) -
     """Whether Pillow cannot read a page of an open TIFF file, or not with all of its values and channels."""
     try:
         image = TiffImagePlugin.TiffImageFile(file)
-        count = image.n_frames
-        if (page or 0) < count:  # else Pillow's way says so
+        if (page or 0) < image.n_frames:  # else Pillow's way says so
             image.seek(page or 0)
     except Exception:  # its parsers raise whatever they do not know
         return True
     finally:
         file.seek(0)
-    samples, bits = image.tag_v2.get(_SAMPLES, 1), image.tag_v2.get(_BITS, (1,))
+    samples, bits = image.tag_v2.get(SAMPLES, 1), image.tag_v2.get(BITS, (1,))
     if samples == 1:
         return False
     if max(bits) > 8:
-        return samples != 3 or bits[0] != 16 or count > 1
+        return True
     if samples == 2 and not any(image.tag_v2.get(_EXTRA, (0,))):
         return True  # Pillow leaves out the second channel, as if it were opacity
     return samples != 3 and image_input.format == CHANNELS

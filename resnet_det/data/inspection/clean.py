@@ -262,5 +262,5 @@ def read_rgb(source: Path, *, as_stored: bool) -> tuple[Image.Image, str]:
     with source.open("rb") as file, open_image(file, str(source), None, None) as image:
         if as_stored:
             image.getexif()[ORIENTATION] = 1
-        pixels = to_array(image, file, str(source), ImageInput("RGB"))
+        pixels = to_array(image, str(source), ImageInput("RGB"))
         return Image.fromarray(pixels), _FORMATS.get(image.format, "PNG")

@@ -109,7 +109,7 @@ def _inspect_values(entry: dict[str, Any], path: Path, *, with_hash: bool, max_p
     digest = hashlib.sha1(np.ascontiguousarray(stored.values), usedforsecurity=False)
     digest.update(repr(stored.values.shape).encode())
     faults = _compare_size((width, height), (entry["width"], entry["height"]), 1)
-    if count not in (1, 3, 4):
+    if count not in (1, 3) and not stored.has_opacity:
         faults.append(("many-channels", f"{count} channels"))
     bits = None
     if with_hash:
