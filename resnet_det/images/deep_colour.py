@@ -9,7 +9,7 @@ import numpy as np
 from PIL import TiffImagePlugin
 
 from resnet_det.errors import InputError
-from resnet_det.images.pillow import BITS, SAMPLES, find_orientation, open_image, say, turn_array
+from resnet_det.images.pillow import BITS, SAMPLES, find_orientation, open_image, turn_array
 from resnet_det.images.stored import Stored
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -49,6 +49,5 @@ def read(file: IO[bytes], name: str, page: int | None, *, max_pixels: int) -> St
     values = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.ndim != 3 or values.dtype != np.uint16:
         raise InputError(f"{name}: OpenCV cannot read its colours of 16 bits")
-    say(name, ["16-bit-image"])
     values = turn_array(values[:, :, [2, 1, 0, 3][: values.shape[2]]], orientation)  # OpenCV has BGR
     return Stored(values, is_colour=True, has_opacity=values.shape[2] == 4)

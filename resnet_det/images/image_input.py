@@ -54,7 +54,7 @@ class ImageInput:
     @property
     def of_pictures(self) -> ImageInput:
         """How images are read that :meth:`to_picture` takes, whatever their channels."""
-        return replace(self, channels=0) if self.format == CHANNELS else replace(self, format=PICTURE, dtype="uint8")
+        return replace(self, channels=0) if self.format == CHANNELS else replace(self, format=PICTURE)
 
     def make_blank(self, height: int, width: int) -> np.ndarray:
         """A black image as predictors take it."""

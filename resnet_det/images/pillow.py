@@ -20,8 +20,9 @@ from resnet_det.images.stored import Stored, convert, make_array
 logger = logging.getLogger(__name__)
 
 DEEP_MODES = ("I", "F")  # more than 8 bits for each pixel; also "I;16", "I;16B", ...
+DEEP = "16-bit-image"
 DONE = {
-    "16-bit-image": "more than 8 bits: scaled down to 8 (docs/medical.md: RESNET_DET.INPUT says how, and keeps more)",
+    DEEP: "more than 8 bits: scaled down to 8 (docs/medical.md: RESNET_DET.INPUT says how, and keeps more)",
     "cmyk-image": "colours for print (CMYK): converted to RGB",
     "animated-image": "several pictures in one file: the first one is taken (of a TIFF file, name#1 is the second)",
     "exif-rotation": "turned upright by its EXIF orientation",
@@ -44,10 +45,13 @@ _said: set[str] = set()
 
 
 def decode(file: IO[bytes], name: str, page: int | None, image_input: ImageInput, *, max_pixels: int) -> np.ndarray:
-    """A file that Pillow reads; see :func:`resnet_det.images.reader.decode_image`. What was done to it is said once for each
-    kind of image."""
+    """A file that Pillow reads; see :func:`resnet_det.images.reader.decode_image`.
+
+    What was done to it is said once for each kind of image.
+    """
     with open_image(file, name, page, max_pixels) as image:
-        say(name, describe_kinds(image, page))
+        kinds = describe_kinds(image, page)
+        say(name, [kind for kind in kinds if kind != DEEP or image_input.dtype == "uint8"])
         return to_array(image, name, image_input)
 
 
@@ -141,7 +145,7 @@ def describe_kinds(image: Image.Image, page: int | None = None) -> list[str]:
     Args:
         page: that was asked for, if one was.
     """
-    found = ["16-bit-image"] * is_deep(image) + ["cmyk-image"] * (image.mode == "CMYK")
+    found = [DEEP] * is_deep(image) + ["cmyk-image"] * (image.mode == "CMYK")
     has_more = page is None and getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
     return found + ["animated-image"] * has_more + ["exif-rotation"] * (find_orientation(image) in _TURNS)
 

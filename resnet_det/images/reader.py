@@ -59,7 +59,10 @@ def decode_image(file: IO[bytes], name: str, image_input: ImageInput, *, max_pix
     read = _find_reader(file, name, page, image_input)
     if read is None:
         return pillow.decode(file, name, page, image_input, max_pixels=max_pixels)
-    return make_array(read(file, name, page, max_pixels=max_pixels), image_input, name)
+    stored = read(file, name, page, max_pixels=max_pixels)
+    if stored.values.dtype != np.uint8 and image_input.dtype == "uint8":
+        pillow.say(name, [pillow.DEEP])
+    return make_array(stored, image_input, name)
 
 
 def _find_reader(file: IO[bytes], name: str, page: int | None, image_input: ImageInput) -> Callable[..., Stored] | None:

@@ -108,6 +108,8 @@ def _choose(file: IO[bytes], name: str, page: int | None) -> Any:
     pages, place = _open(file, name).pages, page or 0
     with _told(name):
         count = len(pages)
+    if not count:
+        raise InputError(f"{name}: not a readable TIFF file (it has no page: is it cut off?)")
     if place >= count:
         raise InputError(f"{name}: {explain_missing_page(place, count)}")
     with _told(name):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import re
 
 import cv2
@@ -62,17 +61,17 @@ def images(tmp_path, monkeypatch, request):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_run_from_start_to_pictures(kind, images, run_tool_here, tmp_path, caplog):
+def test_a_run_from_start_to_pictures(kind, images, run_tool_here, tmp_path):
     folder, annotations, names, _, opts = images(kind)
     weights = write_random_weights(DEMO, SMALL, tmp_path / "rgb.pth")
-    with caplog.at_level(logging.INFO, logger="resnet_det"):
-        run = run_tool_here(
-            *["train_net.py", "--config-file", DEMO, "--train-data", annotations, folder],
-            *["--test-data", annotations, folder, *SMALL, *TRAIN, *opts],
-            *["MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "out", "RESNET_DET.TEST.REPORT", "True"],
-        )
+    run = run_tool_here(
+        *["train_net.py", "--config-file", DEMO, "--train-data", annotations, folder],
+        *["--test-data", annotations, folder, *SMALL, *TRAIN, *opts],
+        *["MODEL.WEIGHTS", weights, "OUTPUT_DIR", tmp_path / "out", "RESNET_DET.TEST.REPORT", "True"],
+    )
     assert run.returncode == 0, run.stderr
-    assert f"stem: 3 input channels were adapted to {KINDS[kind][2]}" in caplog.text
+    log = (tmp_path / "out" / "log.txt").read_text()
+    assert f"stem: 3 input channels were adapted to {KINDS[kind][2]}" in log
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert "bbox" in json.dumps(results)
     assert "data:image/jpeg" in (tmp_path / "out" / "report.html").read_text()
@@ -138,7 +137,7 @@ def test_a_predictor_gets_the_pixels_that_training_has(kind, images, tmp_path):
     path = str(folder / names[0])
     entry = {"file_name": path, "height": HEIGHT, "width": WIDTH, "image_id": 1}
     taken, prepared = read_taken(path), build_mapper(cfg, False)(entry)["image"].float().numpy()
-    assert np.array_equal(predictor.prepare(taken)["image"].float().numpy(), prepared)
+    assert np.allclose(predictor.prepare(taken)["image"].float().numpy(), prepared, rtol=0, atol=1e-4)
     told = {"input_format": cfg.INPUT.FORMAT, "image_input": predictor.image_input.to_metadata()}
     told |= {"min_size": 72, "max_size": 96}
     batch, _ = make_batch([taken], json.loads(json.dumps(told)))
@@ -152,7 +151,7 @@ def test_a_predictor_gets_the_pixels_that_training_has(kind, images, tmp_path):
 def test_weights_of_another_number_of_channels_are_for_training_alone(images, tmp_path):
     *_, opts = images("channels")
     weights = write_random_weights(DEMO, SMALL, tmp_path / "rgb.pth")
-    with pytest.raises(InputError, match=r"1 tensors of this detector are not in them, or have another shape, such as"):
+    with pytest.raises(InputError, match=r"stem.conv1.weight is 32x3x7x7 in the file, 32x4x7x7 in the model"):
         Predictor(setup_model_cfg(DEMO, [*SMALL, *opts, "MODEL.WEIGHTS", str(weights)]))
 
 
