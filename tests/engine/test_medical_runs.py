@@ -175,7 +175,8 @@ def test_a_damaged_stack_is_a_bad_image_of_a_prediction(images, run_tool_here, t
     folder, _, _, _, opts = images("stack")
     (folder / "cut.tif").write_bytes((folder / "stack.tif").read_bytes()[:9])
     weights = write_random_weights(DEMO, [*SMALL, *opts], tmp_path / "weights.pth")
-    flags = ["--config-file", DEMO, "--output", tmp_path / "found", "--opts", *SMALL, *opts, "MODEL.WEIGHTS", weights]
+    flags = ["--config-file", DEMO, "--output", tmp_path / "found", "--opts", *SMALL, *opts]
+    flags += ["MODEL.WEIGHTS", weights, "DATASETS.TRAIN", "()", "DATASETS.TEST", "()"]
     run = run_tool_here("predict.py", folder / "stack.tif#1", folder / "cut.tif", *flags)
     assert run.returncode == 1
     rows = [json.loads(line) for line in (tmp_path / "found" / "results" / "000000.jsonl").open()]
