@@ -1,17 +1,14 @@
 """Run an exported detector on an image: python examples/run_exported.py exported photo.jpg
 
-Needs NumPy, OpenCV and onnxruntime or openvino; neither torch nor Detectron2.
+Needs NumPy, OpenCV, Pillow and onnxruntime or openvino; neither torch nor Detectron2.
 """
 
 import sys
 
-import cv2
-
 from resnet_det.deploy import Detector
 
 detector = Detector(sys.argv[1])
-image = cv2.imread(sys.argv[2])
-found = detector(image)
+found = detector(detector.read_image(sys.argv[2]))
 for name, score, (left, top, right, bottom) in zip(found.class_names, found.scores, found.boxes, strict=True):
     if score >= 0.5:
         print(f"{name} {score:.2f} at {left:.0f}, {top:.0f} to {right:.0f}, {bottom:.0f}")

@@ -23,6 +23,8 @@ from playwright.sync_api import sync_playwright
 from resnet_det import add_resnet_det_config
 from resnet_det.data import make_demo_data
 from resnet_det.data.demo import SPLITS, write_split
+from resnet_det.images import settings
+from resnet_det.images.image_input import ImageInput
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM_FLAGS = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -43,6 +45,12 @@ def _seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _images_as_by_default(monkeypatch):
+    """Tools set for the process how images are read."""
+    monkeypatch.setattr(settings, "image_input", ImageInput())
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,6 @@ from resnet_det.classification.loaders import TEST_ADVICE, build_test_loader, bu
 from resnet_det.classification.memory import keep_in_memory
 from resnet_det.classification.weights import describe_backbone, describe_training, find_spec, write_weights
 from resnet_det.config import check_classification_cfg, merge_cfg, read_resnet_spec, set_classification_defaults_
-from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.configured_run import ConfiguredRun
@@ -34,6 +33,7 @@ from resnet_det.engine.solver import build_lr_scheduler, build_optimizer
 from resnet_det.engine.startup import check_output_dir, fall_back_to_cpu
 from resnet_det.engine.step import TrainStep
 from resnet_det.errors import InputError
+from resnet_det.images.settings import set_max_pixels
 from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.weights import describe_stride
 

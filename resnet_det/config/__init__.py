@@ -3,6 +3,7 @@
 from resnet_det.config.check import FPN_BACKBONE, PLAIN_BACKBONE, RETINANET_BACKBONE, backbone_outputs, check_cfg
 from resnet_det.config.classification import check_classification_cfg, set_classification_defaults_
 from resnet_det.config.densenet import DENSENET_FPN_BACKBONE, read_densenet_spec, read_spec
+from resnet_det.config.images import read_image_input
 from resnet_det.config.keys import add_resnet_det_config
 from resnet_det.config.merge import flatten_cfg, merge_cfg
 from resnet_det.config.resnet import read_resnet_spec
@@ -19,6 +20,7 @@ __all__ = [
     "flatten_cfg",
     "merge_cfg",
     "read_densenet_spec",
+    "read_image_input",
     "read_resnet_spec",
     "read_spec",
     "set_classification_defaults_",

@@ -8,6 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY
 
 from resnet_det.config.densenet import DENSENET_FPN_BACKBONE, read_spec
+from resnet_det.config.images import check_image_input
 from resnet_det.config.training import (
     check_augmentation_keys,
     check_augmented_tests,
@@ -83,17 +84,7 @@ def check_input(cfg: CfgNode) -> list[str]:
         problems.append(
             f"INPUT.MIN_SIZE_TRAIN {tuple(sizes)}: with INPUT.MIN_SIZE_TRAIN_SAMPLING range two sizes would be right"
         )
-    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
-    if len(mean) != len(std):
-        problems.append(
-            f"MODEL.PIXEL_MEAN has {len(mean)} values, MODEL.PIXEL_STD {len(std)}: one for each channel each"
-        )
-    channels = 1 if cfg.INPUT.FORMAT == "L" else 3
-    if cfg.INPUT.FORMAT in ("L", "BGR", "RGB") and len(mean) != channels:
-        problems.append(
-            f"INPUT.FORMAT {cfg.INPUT.FORMAT} has {channels} channels, and MODEL.PIXEL_MEAN {len(mean)} values"
-        )
-    return problems
+    return problems + check_image_input(cfg)
 
 
 def _check_anchors(cfg: CfgNode) -> list[str]:

@@ -40,6 +40,8 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     # Keep the workers that load test images from one evaluation to the next. Those of training always stay.
     defaults.RESNET_DET.DATA.PERSISTENT_WORKERS = False
 
+    defaults.RESNET_DET.INPUT = _input_defaults()
+
     # What the classes and keypoints are called: set from the data, and kept in config.yaml, so that pictures can be
     # made where the data are not. NAMES and IDS (of the annotation file) of the classes; KEYPOINTS, their names, and
     # LIMBS, two of these and a colour [R, G, B] each.
@@ -75,6 +77,24 @@ def add_resnet_det_config(cfg: CfgNode) -> None:
     defaults.RESNET_DET.TEST.REPORT = True
 
     _add_missing(cfg, defaults)
+
+
+def _input_defaults() -> CfgNode:
+    """What detectors get of images with more than 8 bits, or other channels than grey and RGB (docs/medical.md)."""
+    node = CfgNode()
+    # Which values become 0 and 255, where a file has more than 8 bits: "auto" (DICOM: the file's window; else the
+    # smallest of 8, 10, 12, ... bits that hold the image), "type" (all that the type of the file can hold), "minmax"
+    # and "percentiles" (of each image), "fixed". Values below and above become 0 and 255.
+    node.WINDOW = "auto"
+    # Of "fixed" the two values, such as [-160, 240] (CT: Hounsfield units); of "percentiles" two percentages, such as
+    # [0.5, 99.5].
+    node.LIMITS = []
+    # "uint8": 256 levels, or "float32": those of the file, between 0 and 255.
+    node.DTYPE = "uint8"
+    # With INPUT.FORMAT CHANNELS (as many channels as MODEL.PIXEL_MEAN has values): those that pictures show as red,
+    # green and blue, counted from 0; []: the first three.
+    node.SHOWN = []
+    return node
 
 
 def _train_defaults() -> CfgNode:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from detectron2.config import CfgNode
 
+from resnet_det.config.images import COLOUR_FORMATS
+from resnet_det.images.image_input import CHANNELS, FORMATS
+
 TRAIN_CHOICES = {"AMP_DTYPE": ("float16", "bfloat16", "auto"), "OPTIMIZER": ("SGD", "AdamW", "LAMB")}
 SAMPLERS = ("TrainingSampler", "RepeatFactorTrainingSampler")
 SCHEDULES = ("WarmupMultiStepLR", "WarmupCosineLR", "OneCycleLR")
@@ -89,6 +92,8 @@ def check_augmented_tests(cfg: CfgNode) -> list[str]:
             "TEST.AUG.ENABLED works only for GeneralizedRCNN without MODEL.KEYPOINT_ON and MODEL.LOAD_PROPOSALS: set "
             "it to False"
         ]
+    if cfg.INPUT.FORMAT == CHANNELS:
+        return [f"TEST.AUG.ENABLED is for images of 1 and 3 channels: set it to False for INPUT.FORMAT {CHANNELS}"]
     return []
 
 
@@ -101,7 +106,7 @@ def check_sliced_tests(cfg: CfgNode) -> list[str]:
         return [f"RESNET_DET.TEST.SLICE is {cfg.RESNET_DET.TEST.SLICE}; 0 or at least {MIN_SLICE_PX} would be right"]
     if model.META_ARCHITECTURE in ("PanopticFPN", "SemanticSegmentor", "ProposalNetwork"):
         wrong.append(f"MODEL.META_ARCHITECTURE {model.META_ARCHITECTURE}")
-    if cfg.INPUT.FORMAT not in ("BGR", "RGB", "L"):
+    if cfg.INPUT.FORMAT not in FORMATS:
         wrong.append(f"INPUT.FORMAT {cfg.INPUT.FORMAT}")
     wrong += ["MODEL.LOAD_PROPOSALS"] * model.LOAD_PROPOSALS + ["TEST.AUG.ENABLED"] * cfg.TEST.AUG.ENABLED
     if not wrong:
@@ -140,6 +145,8 @@ def check_augmentation_keys(cfg: CfgNode) -> list[str]:
             f"INPUT.MASK_FORMAT is {cfg.INPUT.MASK_FORMAT!r}; RESNET_DET.DATA.COPY_PASTE needs 'bitmask', as polygons "
             "cannot leave out what is covered"
         )
-    if colours.PROB > 0 and cfg.INPUT.FORMAT not in ("BGR", "RGB"):
+    if colours.PROB > 0 and cfg.INPUT.FORMAT not in COLOUR_FORMATS:
         problems.append(f"INPUT.FORMAT is {cfg.INPUT.FORMAT!r}; RESNET_DET.DATA.PHOTOMETRIC needs BGR or RGB")
+    if colours.PROB > 0 and cfg.RESNET_DET.INPUT.DTYPE != "uint8":
+        problems.append("RESNET_DET.DATA.PHOTOMETRIC needs RESNET_DET.INPUT.DTYPE uint8")
     return problems

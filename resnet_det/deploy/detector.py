@@ -12,6 +12,7 @@ import numpy as np
 from resnet_det.deploy.pixels import choose_size, heatmaps_to_keypoints, resize
 from resnet_det.deploy.runtimes import find_file, load_network
 from resnet_det.errors import InputError
+from resnet_det.images.image_input import ImageInput
 from resnet_det.masks import BoxMask, BoxMasks
 
 
@@ -90,6 +91,7 @@ class Detector:
 
     Attributes:
         class_names, category_ids: of the data set that it was trained on.
+        image_input: what it takes for an image.
         metadata: all that the file says of it.
     """
 
@@ -105,16 +107,31 @@ class Detector:
         self._network, self.metadata = load_network(find_file(path), threads)
         self.class_names: list[str] = self.metadata["class_names"]
         self.category_ids: list[int] = self.metadata["category_ids"]
+        self.image_input = ImageInput.from_metadata(self.metadata)
 
     def __call__(self, image: np.ndarray | Sequence[np.ndarray]) -> Detections | list[Detections]:
         """What is in an image, or in each of a batch.
 
         Args:
-            image: (H, W, 3) uint8 in BGR order, as OpenCV reads it, of any size; or several.
+            image: (H, W, 3) uint8 in BGR order, as OpenCV reads it, of any size; or several. A detector of images with
+                more than 8 bits, or with other channels, takes what :meth:`read_image` reads.
         """
         if isinstance(image, np.ndarray):
             return self.detect([image])[0]
         return self.detect(image)
+
+    def read_image(self, name: str | os.PathLike) -> np.ndarray:
+        """An image file as this detector takes it, read as in training; ``stack.tif#3`` is the fourth page of a stack.
+
+        Needs Pillow, and for some files what ``pip install 'resnet_det[medical]'`` installs.
+
+        Raises:
+            InputError: it is missing, not an image, damaged, or has other channels than the detector takes.
+        """
+        from resnet_det.images.reader import read_image, told_as_input_error
+
+        with told_as_input_error(name):
+            return read_image(name, self.image_input.taken)
 
     def detect(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """What is in each of ``images``, which go through the network as one batch."""
@@ -173,7 +190,7 @@ def make_batch(images: Sequence[np.ndarray], metadata: dict) -> tuple[np.ndarray
     """What an exported network takes for ``images``: (N, C, H, W) float32, and height and width of each, (N, 2) int64.
 
     Args:
-        images: (H, W, 3) uint8 in BGR order, of any size.
+        images: as :meth:`Detector.__call__` takes them, of any size.
         metadata: what the file of the network says of its input.
 
     Raises:
@@ -188,10 +205,8 @@ def make_batch(images: Sequence[np.ndarray], metadata: dict) -> tuple[np.ndarray
 
 
 def _prepare(image: np.ndarray, metadata: dict) -> np.ndarray:
-    """``image`` as (C, h, w) uint8, resized and converted as in evaluation."""
-    if not (isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3):
-        what = f"{image.dtype} of shape {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"an image is an array (H, W, 3) of uint8 in BGR order, and this is {what}")
+    """``image`` as (C, h, w), uint8 or float32, resized and converted as in evaluation."""
+    ImageInput.from_metadata(metadata).check(image)
     size = choose_size(*image.shape[:2], metadata["min_size"], metadata["max_size"]) if image.size else (0, 0)
     if not all(size):
         raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")

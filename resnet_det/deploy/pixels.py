@@ -19,7 +19,9 @@ def choose_size(height: int, width: int, shortest: int, longest: int) -> tuple[i
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``image`` (H, W) or (H, W, C) uint8 as Pillow resizes it, bilinear: a triangle as wide as what becomes one pixel.
+    """``image`` (H, W) or (H, W, C) as Pillow resizes it, bilinear: a triangle as wide as what becomes one pixel.
+
+    Of uint8 in whole numbers, as Pillow counts; float32 with all its digits.
 
     OpenCV has no such filter: of what is made smaller, INTER_LINEAR takes single pixels.
     """
@@ -31,7 +33,7 @@ PRECISION_BITS = 22  # Pillow counts in whole numbers: 32 bits, of which 8 are t
 
 
 def _resize_rows(image: np.ndarray, new_size: int) -> np.ndarray:
-    """``image`` (H, ...) uint8 with ``new_size`` rows."""
+    """``image`` (H, ...) with ``new_size`` rows."""
     size = len(image)
     if size == new_size:
         return image
@@ -42,10 +44,16 @@ def _resize_rows(image: np.ndarray, new_size: int) -> np.ndarray:
     last = (centres + support + 0.5).astype(int).clip(max=size)
     taps = first[:, None] + np.arange((last - first).max())
     weights = np.clip(1 - np.abs(taps + 0.5 - centres[:, None]) / support, 0, None) * (taps < last[:, None])
-    weights = np.floor(weights / weights.sum(1, keepdims=True) * 2**PRECISION_BITS + 0.5)
-    total = np.full((new_size, *image.shape[1:]), 2.0 ** (PRECISION_BITS - 1))  # exact: of whole numbers below 2**53
+    weights = weights / weights.sum(1, keepdims=True)
+    is_whole = image.dtype == np.uint8
+    if is_whole:
+        weights = np.floor(weights * 2**PRECISION_BITS + 0.5)
+    first_value = 2.0 ** (PRECISION_BITS - 1) if is_whole else 0.0
+    total = np.full((new_size, *image.shape[1:]), first_value)  # exact: of whole numbers below 2**53
     for tap, weight in zip(taps.clip(max=size - 1).T, weights.T, strict=True):
         total += weight.reshape(-1, *[1] * (image.ndim - 1)) * image[tap]
+    if not is_whole:
+        return total.astype(image.dtype)
     return np.clip(np.floor(total / 2**PRECISION_BITS), 0, 255).astype(np.uint8)
 
 

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from resnet_det.errors import InputError
+from resnet_det.images.image_input import FORMATS
 from resnet_det.openvino_core import get_core
 
 METADATA_KEY = "resnet_det"
 METADATA_FILE = f"{METADATA_KEY}.json"  # in the archive that torch writes
 NEEDED = ("outputs", "precision", "class_names", "category_ids", "input_format", "min_size", "max_size")
-FORMATS = ("BGR", "RGB", "L")
 SUFFIXES = {".onnx": "onnxruntime", ".xml": "openvino", ".pt2": "torch"}
 Network = Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 

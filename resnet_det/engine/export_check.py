@@ -81,7 +81,7 @@ class Differences:
 
 
 def compare_with_model(predictor: Predictor, file: Path, images: Sequence[np.ndarray], cfg: CfgNode) -> Differences:
-    """Run ``file`` and the model on BGR images: on all of them as one batch, and one by one."""
+    """Run ``file`` and the model on images: on all of them as one batch, and one by one."""
     detector = Detector(file)
     expected, found = [], []
     for batch in (images, *([image] for image in images)):

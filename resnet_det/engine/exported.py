@@ -18,7 +18,7 @@ class ExportedPredictor:
     """What :class:`resnet_det.engine.predictor.Predictor` is to those who draw, from a file of tools/export_model.py.
 
     Attributes:
-        class_names, category_ids, skeleton: as the file says.
+        class_names, category_ids, skeleton, image_input: as the file says.
     """
 
     stuff_names: tuple[str, ...] = ()
@@ -33,11 +33,12 @@ class ExportedPredictor:
         """
         self.detector = Detector(path, threads=threads)
         self.class_names, self.category_ids = self.detector.class_names, self.detector.category_ids
+        self.image_input = self.detector.image_input
         skeleton = self.detector.metadata.get("skeleton", {})
         self.skeleton = Skeleton(**{key: tuple(map(tuple, pairs)) for key, pairs in skeleton.items()})
 
     def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """{"instances": ...} for each of ``images``, (H, W, 3) uint8 in BGR order, which go through as one batch."""
+        """{"instances": ...} for each of ``images`` (see :class:`Detector`), which go through as one batch."""
         return [{"instances": make_instances(found)} for found in self.detector.detect(images)]
 
 

@@ -15,19 +15,20 @@ from detectron2.config import CfgNode
 from torch import nn
 
 import resnet_det
+from resnet_det.config import read_image_input
 from resnet_det.data import load_dataset_dicts, prepare_dataset, register_cfg_datasets, set_num_classes
-from resnet_det.data.images import set_max_pixels
 from resnet_det.data.loading.dicts import choose_evenly
-from resnet_det.data.mapping.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_taken
 from resnet_det.deploy.detector import make_batch
 from resnet_det.deploy.export import FILES, check_libraries, check_precision, trace, write_files, write_onnx
 from resnet_det.deploy.modules import add_missing_operators_, make_exportable
-from resnet_det.deploy.runtimes import FORMATS
 from resnet_det.engine.export_check import Differences, compare_with_model
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.arguments import find_known_dataset
 from resnet_det.errors import InputError
 from resnet_det.evaluation.files import hash_file
+from resnet_det.images.image_input import FORMATS, ImageInput
+from resnet_det.images.settings import set_image_input, set_max_pixels
 from resnet_det.outputs import OutputFolder
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def export_model(
         program = trace(module, len(cfg.MODEL.PIXEL_MEAN))
     except ValueError as error:
         raise InputError(str(error)) from error
-    checked = images[:NUM_CHECKED] or make_random_images()
+    checked = images[:NUM_CHECKED] or make_random_images(predictor.image_input)
     compared = {}
     with tempfile.TemporaryDirectory(dir=output, prefix=".export-") as aside:
         plain = Path(aside) / "float32.onnx"
@@ -105,6 +106,7 @@ def set_up_for_export(cfg: CfgNode, calibration: str) -> CfgNode:
     cfg.defrost()
     cfg.MODEL.DEVICE = "cpu"
     set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
+    set_image_input(read_image_input(cfg))
     register_cfg_datasets(cfg, [calibration] if calibration else [])
     known = find_known_dataset((*cfg.DATASETS.TEST, *cfg.DATASETS.TRAIN))
     if known is not None:
@@ -124,6 +126,7 @@ def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dic
         "class_names": predictor.class_names,
         "category_ids": predictor.category_ids,
         "input_format": cfg.INPUT.FORMAT,
+        "image_input": predictor.image_input.to_metadata(),
         "min_size": cfg.INPUT.MIN_SIZE_TEST,
         "max_size": cfg.INPUT.MAX_SIZE_TEST,
         "pixel_mean": list(cfg.MODEL.PIXEL_MEAN),  # inside the network, as are these
@@ -141,7 +144,7 @@ def describe_model(cfg: CfgNode, predictor: Predictor, module: nn.Module) -> dic
 
 
 def find_images(names: Sequence[str], count: int) -> list[np.ndarray]:
-    """BGR images of the first of the data sets ``names`` that is here; none if none is."""
+    """Images, as predictors take them, of the first of the data sets ``names`` that is here; none if none is."""
     for name in names:
         try:
             return read_images(name, count)
@@ -151,7 +154,7 @@ def find_images(names: Sequence[str], count: int) -> list[np.ndarray]:
 
 
 def read_images(name: str, count: int) -> list[np.ndarray]:
-    """BGR images from all over a data set, at most ``count``.
+    """Images, as predictors take them, from all over a data set, at most ``count``.
 
     Raises:
         InputError: no data set has that name, its files are not here, or have problems.
@@ -159,12 +162,14 @@ def read_images(name: str, count: int) -> list[np.ndarray]:
     prepare_dataset(name)
     chosen = choose_evenly(load_dataset_dicts(name, filter_empty=False, tasks=()), count)
     logger.info("%d images of %s", len(chosen), name)
-    return [read_bgr(entry["file_name"]) for entry in chosen]
+    return [read_taken(entry["file_name"]) for entry in chosen]
 
 
-def make_random_images() -> list[np.ndarray]:
+def make_random_images(image_input: ImageInput) -> list[np.ndarray]:
     """Images of coloured patches, of different sizes, to compare on where there are no others."""
     logger.warning("No data set of the config is here: the files are compared with the model on random images")
     generator = np.random.default_rng(0)
     shapes = ((12, 16), (16, 12), (15, 15))
-    return [generator.integers(0, 256, (*shape, 3), dtype=np.uint8).repeat(32, 0).repeat(32, 1) for shape in shapes]
+    channels = image_input.taken.channels
+    patches = [generator.integers(0, 256, (*shape, channels), dtype=np.uint8) for shape in shapes]
+    return [patch.repeat(32, 0).repeat(32, 1).astype(image_input.dtype) for patch in patches]

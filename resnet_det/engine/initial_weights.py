@@ -191,7 +191,7 @@ def load_trained_weights(cfg: CfgNode, model: nn.Module) -> None:
     if backbone_outputs(cfg) is None:
         lacking, report = load_into_any_model(model, cfg.MODEL.WEIGHTS), ""
     else:
-        report = load_weights(model, cfg.MODEL.WEIGHTS)
+        report = load_weights(model, cfg.MODEL.WEIGHTS, adapt_channels=False)
         lacking = [*report.missing, *(name for name, *_ in report.wrong_shape)]
     if lacking:
         raise InputError(

@@ -6,19 +6,23 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import detectron2.data.transforms as T
 import numpy as np
 import torch
 from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
-from detectron2.data.detection_utils import convert_PIL_to_numpy
 from detectron2.modeling import build_model
 from detectron2.structures import Instances
 from PIL import Image
 
+from resnet_det.config import read_image_input
+from resnet_det.data.mapping.fast_image import apply_to_image
 from resnet_det.engine.initial_weights import load_trained_weights
 from resnet_det.engine.precision import prepare_as_configured
 from resnet_det.errors import InputError
+from resnet_det.images.image_input import CHANNELS
+from resnet_det.images.stored import convert
 from resnet_det.modeling import speed_up_on_cpus_
 from resnet_det.visualization import Skeleton, make_skeleton
 
@@ -32,6 +36,7 @@ class Predictor:
 
     Attributes:
         model: in evaluation mode.
+        image_input: how images are read for it.
         class_names: of the data set the model was trained on, or "class 0", ... where that is unknown.
         category_ids: of the same classes in the data set's annotation file; 1, 2, ... where that is unknown.
         skeleton: which keypoints are joined by lines, as far as that is known.
@@ -54,38 +59,51 @@ class Predictor:
             self.model = prepare_as_configured(cfg, self.model)
         shortest = cfg.INPUT.MIN_SIZE_TEST
         self.resize = T.ResizeShortestEdge([shortest, shortest], cfg.INPUT.MAX_SIZE_TEST)
-        self.image_format = cfg.INPUT.FORMAT
+        self.image_input = read_image_input(cfg)
         self.class_names = find_class_names(cfg)
         self.category_ids = find_category_ids(cfg, len(self.class_names))
         self.stuff_names = find_stuff_names(cfg)
         self.skeleton = find_skeleton(cfg)
 
     def prepare(self, image: np.ndarray) -> dict[str, Any]:
-        """What the model takes for an image (H, W, 3) uint8 in BGR order: resized, with the size to go back to.
+        """What the model takes for an image: resized, with the size to go back to.
 
         It is converted to INPUT.FORMAT as in training, to one channel (L) too.
 
+        Args:
+            image: (H, W, 3) uint8 in BGR order; by RESNET_DET.INPUT.DTYPE float32 from 0 to 255, and with INPUT.FORMAT
+                CHANNELS (H, W, C): what :func:`resnet_det.data.mapping.fast_image.read_taken` reads.
+
         Raises:
-            InputError: it is so narrow that nothing is left of it.
+            InputError: it is no such array, or so narrow that nothing is left of it.
         """
-        converted = image
-        if self.image_format != "BGR":
-            as_rgb = Image.fromarray(np.ascontiguousarray(image[:, :, ::-1]))
-            converted = convert_PIL_to_numpy(as_rgb, self.image_format)
+        self.image_input.check(image)
+        converted = self._convert(image)
         transform = self.resize.get_transform(converted)
         if 0 in (getattr(transform, "new_h", 1), getattr(transform, "new_w", 1)):
             raise InputError(f"nothing is left of an image of shape {image.shape} when it is resized")
-        resized = transform.apply_image(converted)
+        resized = apply_to_image(transform, converted)
         resized = resized.reshape(*resized.shape[:2], -1)  # of one channel, resizing may leave none
         chw = torch.as_tensor(resized.transpose(2, 0, 1).copy())
         return {"image": chw, "height": image.shape[0], "width": image.shape[1]}
+
+    def _convert(self, image: np.ndarray) -> np.ndarray:
+        wanted = self.image_input.format
+        if wanted in ("BGR", CHANNELS):
+            return image
+        as_rgb = np.ascontiguousarray(image[:, :, ::-1])
+        if wanted == "RGB":
+            return as_rgb
+        if image.dtype == np.uint8:
+            return convert(Image.fromarray(as_rgb), wanted)
+        return cv2.cvtColor(as_rgb, cv2.COLOR_RGB2GRAY)[:, :, None]
 
     @torch.no_grad()
     def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
         """All outputs of the model for each image, on the CPU: "instances", and of a panoptic model "panoptic_seg".
 
         Args:
-            images: (H, W, 3) uint8 in BGR order, of any sizes; they go through the model as one batch.
+            images: see :meth:`prepare`, of any sizes; they go through the model as one batch.
 
         Raises:
             InputError: the model is of a kind that finds none.

@@ -24,6 +24,9 @@ MATCHED = ("INPUT.FORMAT", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", STRIDE_KEY)
 # With another value of these the batches would differ, or what the model and the optimizer know would mean nothing.
 _FIXED = (
     *MATCHED,
+    "RESNET_DET.INPUT.WINDOW",
+    "RESNET_DET.INPUT.LIMITS",
+    "RESNET_DET.INPUT.DTYPE",
     "DATASETS.TRAIN",
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS",
     "DATALOADER.REPEAT_THRESHOLD",

@@ -49,16 +49,17 @@ class SlicedPredictor:
     """A predictor that cuts large images into slices. Others go through it as they do without.
 
     Attributes:
-        class_names, category_ids, stuff_names, skeleton: those of the predictor.
+        class_names, category_ids, stuff_names, skeleton, image_input: those of the predictor.
     """
 
     def __init__(self, predictor: Predictor | ExportedPredictor, slicing: Slicing) -> None:
         self.predictor, self.slicing = predictor, slicing
         self.class_names, self.category_ids = predictor.class_names, predictor.category_ids
         self.stuff_names, self.skeleton = predictor.stuff_names, predictor.skeleton
+        self.image_input = predictor.image_input
 
     def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """{"instances": ...} for each of ``images``, (H, W, 3) uint8 in BGR order."""
+        """{"instances": ...} for each of ``images``, as the predictor takes them."""
         small = [image for image in images if not self.slicing.cuts(*image.shape[:2])]
         outputs = iter(self.predictor.run(small))
         return [self._run_sliced(image) if self.slicing.cuts(*image.shape[:2]) else next(outputs) for image in images]

@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from detectron2.config import CfgNode
 
-from resnet_det.config import check_cfg, merge_cfg
+from resnet_det.config import check_cfg, merge_cfg, read_image_input
 from resnet_det.data import name_own_dataset, prepare_cfg_datasets, register_cfg_datasets
-from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.agreement import decide_once
 from resnet_det.engine.checkpoint import find_checkpoint
 from resnet_det.engine.epochs import set_length_in_epochs_
@@ -23,6 +22,7 @@ from resnet_det.engine.resuming import take_matched_keys_
 from resnet_det.engine.run_folder import choose_start
 from resnet_det.errors import InputError
 from resnet_det.evaluation.build import list_metrics
+from resnet_det.images.settings import set_image_input, set_max_pixels
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +70,7 @@ def setup_cfg(args: argparse.Namespace) -> CfgNode:
     elif checkpoint is not None:
         take_matched_keys_(cfg, checkpoint)
     set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
+    set_image_input(read_image_input(cfg))
     cfg.freeze()
     return cfg
 

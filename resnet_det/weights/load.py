@@ -80,7 +80,9 @@ class LoadReport:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
-def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -> LoadReport:
+def load_weights(
+    model: nn.Module, source: str | Path, *, strict: bool = True, adapt_channels: bool = True
+) -> LoadReport:
     """Load a ResNet, or a whole detector, into ``model`` in place.
 
     Args:
@@ -88,6 +90,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
         source: a path or URI (see :func:`fetch_weights`) to weights in Detectron2's, torchvision's, timm's, Caffe2's or
             Hugging Face's naming, which is recognised.
         strict: every tensor of the backbone must be there, in its shape. Heads may differ, as in fine-tuning.
+        adapt_channels: whether the first convolution may be changed to another number of input channels, to train from.
 
     Raises:
         InputError: the file cannot be read, or with ``strict`` does not fit. The model is then as it was.
@@ -101,7 +104,7 @@ def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -
         placed, unexpected = _place(tensors, backbone, state)
     except InputError as error:
         raise InputError(f"{source}: {error}") from None
-    notes = _adapt(placed, backbone, model)
+    notes = _adapt(placed, backbone, model, adapt_channels=adapt_channels)
     wrong_shape = tuple(
         (name, tuple(tensor.shape), tuple(state[name].shape))
         for name, tensor in placed.items()
@@ -176,14 +179,16 @@ def _place(
     return placed, unexpected
 
 
-def _adapt(placed: dict[str, torch.Tensor], backbone: _Backbone, model: nn.Module) -> list[str]:
+def _adapt(
+    placed: dict[str, torch.Tensor], backbone: _Backbone, model: nn.Module, *, adapt_channels: bool
+) -> list[str]:
     """Change, in place, what can be changed without guessing: number formats, input channels, merged norms."""
     notes = []
     half = {str(tensor.dtype).removeprefix("torch.") for tensor in placed.values() if tensor.element_size() == 2}
     if half - {"int16"}:
         notes.append(f"numbers in {', '.join(sorted(half))} were cast to those of the model")
     stem = backbone.prefix + _STEM
-    if stem in placed:
+    if stem in placed and adapt_channels:
         wanted = model.get_parameter(stem).shape[1]
         if placed[stem].shape[1] != wanted:
             notes.append(f"stem: {placed[stem].shape[1]} input channels were adapted to {wanted}")

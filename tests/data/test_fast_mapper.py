@@ -19,6 +19,7 @@ from resnet_det.data.loading.bad_images import SKIPPED
 from resnet_det.data.loading.loader import TrainDataset
 from resnet_det.data.mapping.fast_annotations import transform_annotations
 from resnet_det.data.mapping.fast_image import read_image, resize_image, to_tensor
+from resnet_det.images.image_input import ImageInput
 
 MASKS = ["MODEL.MASK_ON", True]
 BIT_MASKS = [*MASKS, "INPUT.MASK_FORMAT", "bitmask"]
@@ -242,7 +243,7 @@ def test_any_file_is_read_as_by_detectron2(tmp_path, kind, image_format):
     path = tmp_path / "image"
     path.write_bytes(content)
     expected = detection_utils.read_image(str(path), image_format)
-    found = read_image(str(path), image_format)
+    found = read_image(str(path), ImageInput(image_format))
     assert found.shape == expected.shape == ((83, 61) if kind == "rotated" else (61, 83)) + expected.shape[2:]
     assert found.dtype == expected.dtype
     assert np.array_equal(found, expected)
@@ -268,7 +269,7 @@ def test_what_cannot_be_read_fails_as_in_detectron2_and_is_skipped(default_cfg, 
     with pytest.raises(Exception) as theirs:  # noqa: PT011
         detection_utils.read_image(path, "BGR")
     with pytest.raises(theirs.type) as ours:
-        read_image(path, "BGR")
+        read_image(path, ImageInput())
     assert str(ours.value) == str(theirs.value)
     dataset = TrainDataset(photos, FastDatasetMapper(default_cfg, True), seed=0, on_bad_image="skip")
     sample = dataset[0, 0]

@@ -9,14 +9,18 @@ import pytest
 from detectron2.data import DatasetMapper
 from PIL import Image
 
-from resnet_det.data import FastDatasetMapper, build_mapper, images
-from resnet_det.data.coco.image_size import read_image_size
-from resnet_det.data.images import allow_pixels, read_image, to_eight_bits
-from resnet_det.data.inspection.clean import make_rgb
+from resnet_det.data import FastDatasetMapper, build_mapper
+from resnet_det.data.inspection.clean import read_rgb
 from resnet_det.data.inspection.images import inspect_image
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.inputs import find_inputs
 from resnet_det.errors import InputError
+from resnet_det.images import pillow, settings
+from resnet_det.images.image_input import ImageInput
+from resnet_det.images.pillow import allow_pixels
+from resnet_det.images.reader import read_image
+from resnet_det.images.size import read_image_size
+from resnet_det.images.stored import Stored, make_array
 
 WIDTH, HEIGHT = 40, 30
 RAMP = np.linspace(0, 1, WIDTH * HEIGHT).reshape(HEIGHT, WIDTH)
@@ -26,8 +30,8 @@ COLOURS = np.stack([GREY, 255 - GREY, GREY // 2], 2)
 
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch):
-    monkeypatch.setattr(images, "_said", set())
-    monkeypatch.setattr(images, "max_pixels", 0)
+    monkeypatch.setattr(pillow, "_said", set())
+    monkeypatch.setattr(settings, "max_pixels", 0)
 
 
 def save(path, kind):
@@ -68,7 +72,7 @@ def test_every_tool_reads_an_image_alike_and_says_what_it_did(default_cfg, tmp_p
         shown = read_bgr(path)
         again = read_bgr(path)
     assert [record.getMessage() for record in caplog.records if told in record.getMessage()] == [
-        f"{path}: {images.DONE[problem]} (said once, for the first of such images)"
+        f"{path}: {pillow.DONE[problem]} (said once, for the first of such images)"
     ]
     assert np.array_equal(shown, again)
     assert shown.shape == expected.shape
@@ -85,26 +89,31 @@ def test_every_tool_reads_an_image_alike_and_says_what_it_did(default_cfg, tmp_p
         assert np.array_equal(mapper(entry)["image"].numpy().transpose(1, 2, 0), shown)
     found = inspect_image(entry, tmp_path, with_hash=False)
     assert problem in [kind for kind, _ in found.faults]
-    with Image.open(path) as image:
-        fixed = np.asarray(make_rgb(image))[:, :, ::-1]
-    assert np.array_equal(fixed if kind != "exif" else np.rot90(fixed, -1), shown), "check_dataset --fix"
+    fixed = np.asarray(read_rgb(path, as_stored=False)[0])[:, :, ::-1]
+    assert np.array_equal(fixed, shown), "check_dataset --fix"
+    as_stored = np.asarray(read_rgb(path, as_stored=True)[0])[:, :, ::-1]
+    assert np.array_equal(as_stored if kind != "exif" else np.rot90(as_stored, -1), shown)
 
 
 @pytest.mark.parametrize("image_format", ["L", "RGB", "YUV-BT.601"])
 def test_deep_images_have_every_format(tmp_path, image_format):
     save(tmp_path / "a", "16 bit")
     Image.fromarray((RAMP * 65535 / 256).astype(np.uint8)).save(tmp_path / "b", "PNG")
-    assert np.array_equal(read_image(str(tmp_path / "a"), image_format), read_image(str(tmp_path / "b"), image_format))
+    deep, plain = (read_image(tmp_path / name, ImageInput(image_format)) for name in "ab")
+    assert np.array_equal(deep, plain)
 
 
 def test_bits_are_those_that_hold_the_image():
     for bits, values in ((8, [0, 255]), (10, [0, 256]), (12, [5, 4095]), (16, [0, 65535])):
-        found = np.asarray(to_eight_bits(Image.fromarray(np.array([values], dtype=np.uint16))))
-        assert found.tolist() == [[value >> (bits - 8) for value in values]]
-    odd = np.array([[np.nan, -3, 0.5, 1]], dtype=np.float32)
-    assert np.asarray(to_eight_bits(Image.fromarray(odd))).tolist() == [[0, 0, 128, 255]]
-    counts = np.array([[0, 1023]], dtype=np.float32)
-    assert np.asarray(to_eight_bits(Image.fromarray(counts))).tolist() == [[0, 255]]
+        assert scale(values, np.uint16) == [value >> (bits - 8) for value in values]
+    assert scale([np.nan, 0, 0.5, 1, np.inf], np.float32) == [0, 0, 128, 255, 0]
+    assert scale([0, 1023], np.float32) == [0, 255]
+    with pytest.raises(InputError, match=r"a.tif: values from -3 to 1; RESNET_DET.INPUT.WINDOW has to say"):
+        scale([-3, 1], np.float32)
+
+
+def scale(values, dtype):
+    return make_array(Stored(np.array(values, dtype)[None, :, None]), ImageInput("L"), "a.tif")[0, :, 0].tolist()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
@@ -126,7 +135,7 @@ def test_large_images_are_refused_unless_the_key_allows_them(default_cfg, tmp_pa
         assert build_mapper(default_cfg, False)(entry)["image"].shape[0] == 3
     with pytest.raises(InputError, match=r"MAX_IMAGE_PIXELS"):
         read_bgr(path)
-    images.set_max_pixels(1200)
+    settings.set_max_pixels(1200)
     assert read_bgr(path).shape == (HEIGHT, WIDTH, 3)
     assert read_image_size(path) == (WIDTH, HEIGHT), "the size alone is read of any image"
     assert Image.MAX_IMAGE_PIXELS == 500

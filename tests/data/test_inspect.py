@@ -10,13 +10,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import tifffile
 from data.faults import make_set, plant_all
 from detectron2.data.datasets import load_coco_json
 from PIL import Image
 
 from resnet_det.data import judge_content
 from resnet_det.data.coco.problems import KINDS, Problem, count_errors, format_counts, format_problems
-from resnet_det.data.inspection.clean import clean_content, make_rgb, write_clean_sets
+from resnet_det.data.inspection.clean import clean_content, read_rgb, write_clean_sets
 from resnet_det.data.inspection.masks import inspect_keypoints
 from resnet_det.data.inspection.sets import inspect_data, inspect_sets
 from resnet_det.errors import InputError
@@ -57,7 +58,7 @@ def test_every_planted_fault_is_found_and_nothing_else(sets):
     # All that can be found in a file that can be read; notes on whole sets have tests of their own.
     elsewhere = {"json", "class-not-labelled", "unusual-size", "only-crowds", "unused-root", "duplicate-category-name"}
     elsewhere |= {"ignore", "other-form", "box-from-mask", "missing-id", "missing-size", "no-annotations", "no-masks"}
-    elsewhere |= {"huge-image", "other-class", "missing-class"}
+    elsewhere |= {"huge-image", "other-class", "missing-class", "signed-image", "many-channels"}
     assert {kind for counts in planted for kind, _, _ in counts} == set(KINDS) - elsewhere
     assert [list_problems(one) for one in inspect_sets(sets)] == planted
 
@@ -110,10 +111,36 @@ def test_images_are_linked_where_nothing_is_wrong_and_rewritten_as_annotated_whe
             assert np.abs(np.asarray(image).astype(int) - expected).mean() < 3, name
 
 
-def test_sixteen_bits_become_eight_by_the_bits_in_use():
+def test_sixteen_bits_become_eight_by_the_bits_in_use(tmp_path):
     values = np.array([[0, 1024, 4095]], dtype=np.uint16)
-    assert np.asarray(make_rgb(Image.fromarray(values)))[0, :, 0].tolist() == [0, 64, 255]
-    assert np.asarray(make_rgb(Image.fromarray(values * 16)))[0, :, 1].tolist() == [0, 64, 255]
+    for factor in (1, 16):
+        Image.fromarray(values * factor).save(tmp_path / "a.png")
+        pixels, suffix = read_rgb(tmp_path / "a.png", as_stored=False)
+        assert np.asarray(pixels)[0, :, 0].tolist() == [0, 64, 255]
+        assert suffix == "PNG"
+
+
+def test_values_below_0_are_told_and_stacks_are_copied_whole(tmp_path):
+    (tmp_path / "images").mkdir()
+    values = (np.arange(30 * 40).reshape(30, 40) - 100).astype(np.int16)
+    tifffile.imwrite(tmp_path / "images" / "ct.tif", values)
+    tifffile.imwrite(tmp_path / "images" / "stack.tif", np.stack([values, values * 2]), photometric="minisblack")
+    tifffile.imwrite(
+        tmp_path / "images" / "five.tif", np.stack([values] * 5, 2), planarconfig="contig", photometric="minisblack"
+    )
+    names = ["ct.tif", "stack.tif#0", "stack.tif#1", "five.tif"]
+    images = [{"id": i, "file_name": name, "height": 30, "width": 40} for i, name in enumerate(names, 1)]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "a"}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    sets = inspect_sets([(tmp_path / "a.json", tmp_path / "images")] * 2)
+    found = {problem.kind: problem.message for problem in sets[0].problems if problem.kind != "unlabelled-image"}
+    assert found == {"signed-image": "values from -100 on", "many-channels": "5 channels"}
+    pairs = [problem for problem in sets[1].problems if problem.kind == "identical-images"]
+    assert [problem.index for problem in pairs] == [0, 1, 2, 3], "each page is compared by itself"
+    make_new_folder(tmp_path / "clean")
+    list(write_clean_sets(sets[:1], tmp_path / "clean"))
+    assert {path.name for path in (tmp_path / "clean" / "images").iterdir()} == {"ct.tif", "stack.tif", "five.tif"}
+    assert np.array_equal(tifffile.imread(tmp_path / "clean" / "images" / "stack.tif")[1], values * 2)
 
 
 def test_an_image_listed_twice_gets_the_annotations_of_both_entries_once(made_sets, tmp_path):

@@ -138,7 +138,7 @@ def test_masks_that_do_not_keep_values_are_left_out(tmp_path):
     save(tmp_path / "masks" / "c.png", FIRST.astype(np.uint8))
     (split,), _ = read_masks(tmp_path, pixels="objects")
     assert "a.jpg: JPEG does not keep the values of pixels" in split.left_out[0]
-    assert "b.tif: 2 pictures in one file" in split.left_out[1]
+    assert "b.tif: 2 pictures, but its image" in split.left_out[1]
     assert len(split.images) == 1
 
 

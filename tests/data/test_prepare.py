@@ -12,7 +12,6 @@ from PIL import Image
 
 from resnet_det.data import read_coco, read_coco_json
 from resnet_det.data.coco.image_files import check_images
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.labels import (
     LabelledImage,
     count_objects,
@@ -24,6 +23,7 @@ from resnet_det.data.formats.labels import (
 from resnet_det.data.formats.voc import read_voc
 from resnet_det.data.formats.yolo import read_yolo
 from resnet_det.errors import InputError
+from resnet_det.images.size import read_image_size
 
 WIDTH, HEIGHT = 64, 48
 

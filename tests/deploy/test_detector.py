@@ -9,9 +9,11 @@ import sys
 import numpy as np
 import pycocotools.mask
 import pytest
+import tifffile
 from exported import METADATA
 
 from resnet_det.deploy import Detector
+from resnet_det.deploy.detector import make_batch
 from resnet_det.deploy.runtimes import find_file
 from resnet_det.errors import InputError
 
@@ -96,3 +98,22 @@ except ImportError as error:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert "resnet_det.make_resnet needs Detectron2" in run.stdout
+
+
+def test_files_are_read_as_the_detector_was_trained(monkeypatch, tmp_path):
+    told = {"format": "CHANNELS", "channels": 2, "window": "fixed", "limits": [0, 510], "dtype": "float32", "shown": []}
+    metadata = {**METADATA, "input_format": "CHANNELS", "image_input": told}
+    monkeypatch.setattr("resnet_det.deploy.detector.find_file", lambda path: path)
+    monkeypatch.setattr("resnet_det.deploy.detector.load_network", lambda *_: (None, metadata))
+    detector = Detector("model.onnx")
+    values = np.stack([np.full((6, 8), 255), np.full((6, 8), 1)]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack", planarconfig="separate")
+    image = detector.read_image(tmp_path / "a.tif")
+    assert (image.dtype, image.shape) == (np.float32, (6, 8, 2))
+    assert image[0, 0].tolist() == [127.5, 0.5]
+    batch, _ = make_batch([image], metadata)
+    assert np.allclose(batch[0, :, 0, 0], [127.5, 0.5])
+    with pytest.raises(InputError, match=r"an image is an array \(H, W, 2\) of float32, and this is uint8 of shape"):
+        make_batch([np.zeros((6, 8, 3), np.uint8)], metadata)
+    with pytest.raises(InputError, match=r"b.tif: no such file"):
+        detector.read_image(tmp_path / "b.tif")

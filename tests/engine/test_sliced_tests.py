@@ -26,6 +26,7 @@ from resnet_det.engine.slicing import SlicedPredictor, build_test_mapper, to_fou
 from resnet_det.engine.visualize import build_visualize_parser, setup_visualize_cfg, visualize
 from resnet_det.errors import InputError
 from resnet_det.evaluation.build import _LVISEvaluator
+from resnet_det.images.image_input import ImageInput
 from resnet_det.masks import BoxMasks, cut_out
 
 DEMO = "configs/demo/mask_rcnn_R_18_FPN.yaml"
@@ -146,6 +147,7 @@ def test_workers_take_the_mapper(default_cfg, tmp_path):
 
 class FakePredictor:
     class_names, category_ids, stuff_names, skeleton = ["cat"], [1], (), None
+    image_input = ImageInput()
 
     def run(self, images):
         return [image.shape for image in images]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from resnet_det.data.coco.fields import id_order, is_absent, read_id, read_size
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.coco.problems import Finding
 from resnet_det.errors import InputError
+from resnet_det.images.size import read_image_size
 
 
 class Findings:

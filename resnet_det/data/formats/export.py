@@ -13,6 +13,7 @@ from resnet_det.data.coco import CocoData, read_coco
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.data.formats.shapes import ROUNDING_PX
 from resnet_det.errors import InputError
+from resnet_det.images.pages import find_file
 from resnet_det.outputs import link_file
 
 SPLITS = ("train", "val", "test")
@@ -99,10 +100,20 @@ def clip_box(one: ExportedSet, row: int) -> tuple[float, float, float, float]:
 
 
 def place_images(one: ExportedSet, folder: Path, *, flat: bool, taken: set[str]) -> None:
-    """Link or copy the images of a set to ``folder``, under the names of :func:`name_images`."""
+    """Link or copy the images of a set to ``folder``, under the names of :func:`name_images`.
+
+    Raises:
+        InputError: an image is a page of a stack.
+    """
     name_images(one, flat=flat, taken=taken)
     for image, name in zip(one.data.images, one.file_names, strict=True):
-        link_file(one.image_folder / image["file_name"], folder / name)
+        path = one.image_folder / image["file_name"]
+        if find_file(path) != path:
+            raise InputError(
+                f"{one.data.path}: {image['file_name']} is a page of a stack, and this format has a file for each "
+                "image; write the pages as files of their own"
+            )
+        link_file(path, folder / name)
 
 
 def name_images(one: ExportedSet, *, flat: bool, taken: set[str]) -> None:

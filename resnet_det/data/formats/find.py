@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, LabelledObject, Split
 from resnet_det.errors import InputError
+from resnet_det.images.pages import find_file
+from resnet_det.images.size import read_image_size
 
 IMAGE_FOLDERS = ("images", "image", "imgs", "jpegimages")  # in any case
 Shape = TypeVar("Shape")
@@ -58,7 +59,7 @@ def image_folders(file: Path, told: Path | None) -> list[Path]:
 
 def find_image(name: Any, folders: Iterable[Path]) -> Path:
     """The image file that an annotation names, with its folders or, of another machine, without them; a name may lack
-    its suffix.
+    its suffix, and may name a page of a stack (``stack.tif#3``).
 
     Raises:
         InputError: it is not there.
@@ -69,7 +70,7 @@ def find_image(name: Any, folders: Iterable[Path]) -> Path:
     folders = list(folders)
     for folder in folders:
         for one in (folder / path, folder / path.name):
-            if one.is_file():
+            if find_file(one).is_file():
                 return one
     found = None if path.suffix.lower() in IMAGE_SUFFIXES else find_image_of(path.name, folders)
     if found is not None:

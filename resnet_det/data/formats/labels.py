@@ -17,10 +17,11 @@ from resnet_det.data.coco import judge_content
 from resnet_det.data.coco.image_files import check_images
 from resnet_det.data.coco.masks import as_json
 from resnet_det.errors import InputError
+from resnet_det.images.pages import DICOM_SUFFIXES
 from resnet_det.outputs import OutputFolder
 
 MAX_LISTED = 10  # problems listed in a message
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", *DICOM_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class LabelledObject:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """One image below the image folder of its split, and its objects."""
+    """One image below the image folder of its split, or a page of a stack (``stack.tif#3``), and its objects."""
 
     file_name: str
     width: int

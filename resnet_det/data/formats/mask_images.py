@@ -10,12 +10,13 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.find import IMAGE_FOLDERS, Found, find_folder, find_image_of
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, LabelledObject, Split, place_images, take_classes
 from resnet_det.data.formats.mask_classes import PixelClasses, read_pixel_classes
 from resnet_det.data.formats.shapes import encode, encode_labels, make_mask
 from resnet_det.errors import InputError
+from resnet_det.images.pages import list_pages, split_page
+from resnet_det.images.size import read_image_size
 
 MASK_FOLDERS = ("masks", "mask", "labels", "annotations", "segmentationobject", "segmentationclass")  # in any case
 MASK_SUFFIXES = (".png", ".tif", ".tiff", ".bmp", ".gif")
@@ -175,14 +176,30 @@ def _pair(images: Path, masks: Path) -> list[tuple[Path, Path | None]]:
 def _read_pairs(pairs: Sequence[tuple[Path, Path | None]], read: Reader, split: Split) -> Iterator[Found]:
     for path, mask in pairs:
         try:
-            size = read_image_size(path)
             if mask is None:
                 raise InputError(f"{path}: no mask of this name")
-            objects = read(mask, size, split)
+            pages = _pair_pages(path, mask)
         except InputError as error:
             split.left_out.append(str(error))
             continue
-        yield path, size, objects
+        for page, its_mask in pages:
+            try:
+                size = read_image_size(page)
+                objects = read(its_mask, size, split)
+            except InputError as error:
+                split.left_out.append(str(error))
+                continue
+            yield page, size, objects
+
+
+def _pair_pages(path: Path, mask: Path) -> list[tuple[Path, Path]]:
+    """The pages of a stack with those of its mask, or the two files as they are."""
+    pages, masks = (list(map(Path, list_pages(one))) for one in (path, mask))
+    if len(pages) != len(masks):
+        raise InputError(
+            f"{mask}: {len(masks)} pictures, but its image {path} has {len(pages)}; as many would be right"
+        )
+    return list(zip(pages, masks, strict=True))
 
 
 def _make_reader(classes: PixelClasses | None, name: str, split: Split) -> Reader:
@@ -222,10 +239,13 @@ def _read_values(path: Path, size: tuple[int, int], *, by_colour: bool = False) 
 
 def _open(path: Path, size: tuple[int, int], *, exact: bool, by_colour: bool = False) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        file, page = split_page(path)
+        with Image.open(file) as image:
             if exact and image.format == "JPEG":
                 raise InputError(f"{path}: JPEG does not keep the values of pixels; PNG would be right")
-            if getattr(image, "n_frames", 1) > 1:
+            if page is not None:
+                image.seek(page)
+            elif getattr(image, "n_frames", 1) > 1:
                 raise InputError(f"{path}: {image.n_frames} pictures in one file; one would be right")
             values = np.asarray(image.convert("RGB") if by_colour else image)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -242,7 +262,8 @@ def _describe(path: Path) -> str:
     with Image.open(path) as image:
         is_colour = image.mode in ("RGB", "RGBA")
         size = image.size
-    values = np.unique(_read_values(path, size)) if path.suffix.lower() in MASK_SUFFIXES else []
+    first = Path(list_pages(path)[0])
+    values = np.unique(_read_values(first, size)) if path.suffix.lower() in MASK_SUFFIXES else []
     shown = ", ".join(f"#{value:06x}" if is_colour else str(value) for value in list(values)[:10])
     return f"the pixels of {path} are {shown}{', ...' if len(values) > 10 else ''}"
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.find import find_folder
 from resnet_det.data.formats.labels import (
     IMAGE_SUFFIXES,
@@ -19,6 +18,7 @@ from resnet_det.data.formats.labels import (
     take_classes,
 )
 from resnet_det.errors import InputError
+from resnet_det.images.size import read_image_size
 
 SPLITS = ("train", "val", "test")
 ANNOTATION_FOLDERS = ("annotations", "annots", "annotation", "xml", "xmls", "labels")  # in any case

@@ -10,10 +10,10 @@ from typing import Any
 
 import yaml
 
-from resnet_det.data.coco.image_size import read_image_size
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES, Classes, Split, place_images
 from resnet_det.data.formats.yolo_lines import read_labels
 from resnet_det.errors import InputError
+from resnet_det.images.size import read_image_size
 
 SPLITS = ("train", "val", "test")
 SPLIT_KEYS = {"val": ("val", "valid", "validation")}

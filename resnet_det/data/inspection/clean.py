@@ -11,15 +11,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from resnet_det.data.coco import CocoData, Problem, judge_content
 from resnet_det.data.coco.fields import is_absent, read_flag, read_id
 from resnet_det.data.coco.file import SECTIONS
 from resnet_det.data.coco.masks import as_json
-from resnet_det.data.images import allow_pixels, is_deep, to_eight_bits
 from resnet_det.data.inspection.boxes import clip_boxes
 from resnet_det.data.inspection.sets import InspectedSet, inspect_data
+from resnet_det.images.image_input import ImageInput
+from resnet_det.images.pages import find_file, split_page
+from resnet_det.images.pillow import ORIENTATION, open_image, to_array
 from resnet_det.outputs import link_file
 
 DROPPED = {
@@ -80,7 +82,7 @@ def write_clean_sets(sets: Sequence[InspectedSet], folder: Path, *, crowd_as_obj
             if PurePath(name_before).is_absolute() or ".." in PurePath(name_before).parts:
                 image["file_name"] = f"{number}_{PurePath(name_before).name}"  # stays in the new folder
             kind = rewritten.get(name_before)
-            _write_image(source / name_before, images / image["file_name"], kind)
+            _write_image(find_file(source / name_before), images / split_page(image["file_name"])[0], kind)
             if kind:
                 changes[f"images rewritten as 8-bit RGB: {kind}"] += 1
         (folder / name).write_text(json.dumps(content))
@@ -244,15 +246,21 @@ def _write_image(source: Path, target: Path, kind: str | None) -> None:
         return
     if kind:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with allow_pixels(None), Image.open(source) as image:  # those with too many were not judged
-            file_format = _FORMATS.get(image.format, "PNG")
-            rewrite = make_rgb(image if kind == "exif-size" else ImageOps.exif_transpose(image))
+        rewrite, file_format = read_rgb(source, as_stored=kind == "exif-size")
         rewrite.save(target, file_format, **({"quality": 95, "subsampling": 0} if file_format == "JPEG" else {}))
         return
     link_file(source, target)
 
 
-def make_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB pixels without metadata, as stored; more bits are scaled down."""
-    image = to_eight_bits(image) if is_deep(image) else image
-    return Image.fromarray(np.asarray(image.convert("RGB")))
+def read_rgb(source: Path, *, as_stored: bool) -> tuple[Image.Image, str]:
+    """8-bit RGB pixels without metadata, as they are read everywhere, and the format to write them in.
+
+    Args:
+        as_stored: not turned by their EXIF data.
+    """
+    # Those with too many pixels were not judged.
+    with source.open("rb") as file, open_image(file, str(source), None, None) as image:
+        if as_stored:
+            image.getexif()[ORIENTATION] = 1
+        pixels = to_array(image, str(source), ImageInput("RGB"))
+        return Image.fromarray(pixels), _FORMATS.get(image.format, "PNG")

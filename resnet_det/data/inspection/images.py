@@ -14,15 +14,19 @@ from typing import Any
 import imagehash
 import numpy as np
 import tqdm
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from resnet_det.data.coco import Problem
-from resnet_det.data.coco.image_size import TRANSPOSED
-from resnet_det.data.images import allow_pixels, check_pixels, describe_kinds
 from resnet_det.errors import InputError
+from resnet_det.images.image_input import PICTURE, ImageInput
+from resnet_det.images.pages import split_page
+from resnet_det.images.pillow import TRANSPOSED, allow_pixels, check_pixels, describe_kinds
+from resnet_det.images.reader import needs_library, read_stored
+from resnet_det.images.stored import make_array
 
 HASH_SIDE = 16  # 256 bits: unrelated photographs differ in 90 or more, resized or recompressed ones in at most 10
 NEAR_BITS = 48
+_LIMIT_ADVICE = "RESNET_DET.DATA.MAX_IMAGE_PIXELS and --max-image-pixels set the limit"
 _BLOCK = 256  # images compared with all others at a time
 
 
@@ -66,7 +70,10 @@ def inspect_images(
 def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool, max_pixels: int = 0) -> ImageFindings:
     """Read one image file to its end and compare it with its entry."""
     path = folder / entry["file_name"]
+    file, page = split_page(path)
     try:
+        if page is not None or needs_library(file):
+            return _inspect_values(entry, path, with_hash=with_hash, max_pixels=max_pixels)
         content = path.read_bytes()
     except OSError as error:
         return ImageFindings([("missing-image", f"cannot read {path}: {error.strerror or error}")])
@@ -75,8 +82,7 @@ def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool, max_p
         image = Image.open(io.BytesIO(content))
         check_pixels(image, str(path), max_pixels)
     except (InputError, Image.DecompressionBombError) as error:
-        advice = "RESNET_DET.DATA.MAX_IMAGE_PIXELS and --max-image-pixels set the limit"
-        return ImageFindings([("huge-image", f"{error}; {advice}")], digest)
+        return ImageFindings([("huge-image", f"{error}; {_LIMIT_ADVICE}")], digest)
     except Exception as error:  # Pillow raises whatever its decoders meet in broken files
         reason = f"{len(content):,} bytes, {type(error).__name__}" if content else "it is empty"
         return ImageFindings([("unreadable-image", f"not a readable image: {reason}")], digest)
@@ -88,6 +94,28 @@ def inspect_image(entry: dict[str, Any], folder: Path, *, with_hash: bool, max_p
         return ImageFindings([("truncated-image", f"{len(content):,} bytes of {image.format}: {error}")], digest)
     faults = [*_compare_size(image.size, (entry["width"], entry["height"]), orientation), *_inspect_mode(image)]
     return ImageFindings(faults, digest, bits)
+
+
+def _inspect_values(entry: dict[str, Any], path: Path, *, with_hash: bool, max_pixels: int) -> ImageFindings:
+    """The same of a page of a stack, or of a file that Pillow does not read. The digest is that of its values."""
+    try:
+        stored = read_stored(path, max_pixels=max_pixels)
+    except (InputError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        if "MAX_IMAGE_PIXELS" in reason:
+            return ImageFindings([("huge-image", f"{reason}; {_LIMIT_ADVICE}")])
+        return ImageFindings([("unreadable-image", reason)])
+    height, width, count = stored.values.shape
+    digest = hashlib.sha1(np.ascontiguousarray(stored.values), usedforsecurity=False)
+    digest.update(repr(stored.values.shape).encode())
+    faults = _compare_size((width, height), (entry["width"], entry["height"]), 1)
+    if count not in (1, 3) and not stored.has_opacity:
+        faults.append(("many-channels", f"{count} channels"))
+    bits = None
+    if with_hash:
+        shown = ImageInput(PICTURE, window="minmax")
+        bits = imagehash.phash(Image.fromarray(make_array(stored, shown, str(path))), HASH_SIDE).hash.reshape(-1)
+    return ImageFindings(faults, digest.digest(), bits)
 
 
 def compare_sets(
@@ -154,6 +182,9 @@ def _inspect_mode(image: Image.Image) -> list[tuple[str, str]]:
         "animated-image": f"{getattr(image, 'n_frames', 1)} pictures; one would be right",
     }
     found = [(kind, told[kind]) for kind in describe_kinds(image) if kind in told]
+    if "16-bit-image" in dict(found) and (lowest := np.asarray(image).min()) < 0:
+        found = [(kind, text) for kind, text in found if kind != "16-bit-image"]
+        found.append(("signed-image", f"values from {lowest:g} on"))
     if image.mode in ("1", "L", "LA"):
         found.append(("grey-image", "fine if the other images are grey, too"))
     return found

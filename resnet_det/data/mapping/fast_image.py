@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-from collections.abc import Iterator
+from typing import IO
 
 import cv2
 import numpy as np
@@ -13,68 +12,71 @@ import torch
 from detectron2.data import transforms as T
 from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import TransformList
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from resnet_det.data import images
-from resnet_det.errors import InputError
+from resnet_det.images import settings
+from resnet_det.images.image_input import PICTURE, ImageInput
+from resnet_det.images.pages import split_page
+from resnet_det.images.pillow import ORIENTATION, allow_pixels
+from resnet_det.images.reader import decode_image, told_as_input_error
 
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-EXIF_ORIENTATION = 0x0112
 
 
-def read_image(file_name: str, image_format: str, *, max_pixels: int | None = None) -> np.ndarray:
-    """An image file as (H, W, C), the same as by :func:`resnet_det.data.images.read_image`, and with the same errors.
+def read_image(file_name: str, image_input: ImageInput, *, max_pixels: int | None = None) -> np.ndarray:
+    """An image file as (H, W, C), the same as by :func:`resnet_det.images.reader.read_image`, and with the same errors.
 
     OpenCV decodes upright 8-bit JPEG files in BGR or RGB, for which it gives PIL's pixels: both use libjpeg-turbo. All
     other files and formats are left to that function; for PNG files OpenCV is no faster.
     """
-    limit = images.max_pixels if max_pixels is None else max_pixels
-    image = _read_jpeg(file_name, image_format, limit) if image_format in ("BGR", "RGB") else None
-    return images.read_image(file_name, image_format, max_pixels=limit) if image is None else image
+    with PathManager.open(split_page(file_name)[0], "rb") as file:
+        return _decode(file, file_name, image_input, settings.max_pixels if max_pixels is None else max_pixels)
 
 
-def read_bgr(path: str | os.PathLike[str]) -> np.ndarray:
-    """An image file to look at: (H, W, 3) uint8 in BGR order, turned as its EXIF data say.
+def read_taken(name: str | os.PathLike[str]) -> np.ndarray:
+    """An image file, or a page of one, as predictors take it: (H, W, C), by default uint8 in BGR order; what else
+    ``settings.image_input`` says.
+
+    Raises:
+        InputError: it is missing, not an image, damaged, has too many pixels or other channels.
+    """
+    with told_as_input_error(name):
+        return np.ascontiguousarray(read_image(str(name), settings.image_input.taken))
+
+
+def decode_taken(file: IO[bytes], name: str) -> np.ndarray:
+    """The same of an open file that is called ``name``, such as one in an archive."""
+    with told_as_input_error(name):
+        return np.ascontiguousarray(_decode(file, name, settings.image_input.taken, settings.max_pixels))
+
+
+def read_bgr(name: str | os.PathLike[str]) -> np.ndarray:
+    """An image file, or a page of one, to look at: (H, W, 3) uint8 in BGR order, turned as its EXIF data say.
 
     Raises:
         InputError: it is missing, not an image, or damaged, or has too many pixels.
     """
-    with _told_as_input_error(path):
-        return np.ascontiguousarray(read_image(str(path), "BGR"))
+    with told_as_input_error(name):
+        return settings.image_input.to_picture(read_image(str(name), settings.image_input.of_pictures))
 
 
 def decode_bgr(data: bytes, name: str) -> np.ndarray:
     """The same from the bytes of a file that is called ``name``, such as one in an archive."""
-    with _told_as_input_error(name):
-        image = _decode_jpeg(data, "BGR", images.max_pixels)
-        if image is None:
-            image = images.decode_image(io.BytesIO(data), name, "BGR", max_pixels=images.max_pixels)
-        return np.ascontiguousarray(image)
+    shown = settings.image_input
+    with told_as_input_error(name):
+        return shown.to_picture(_decode(io.BytesIO(data), name, shown.of_pictures, settings.max_pixels))
 
 
-@contextlib.contextmanager
-def _told_as_input_error(path: str | os.PathLike[str]) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except UnidentifiedImageError:
-        raise InputError(f"{path}: not a readable image") from None
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError) as error:
-        raise InputError(f"{path}: not a readable image ({error})") from None
-
-
-def _read_jpeg(file_name: str, image_format: str, limit: int) -> np.ndarray | None:
-    with PathManager.open(file_name, "rb") as file:
-        data = file.read(len(JPEG_START))
-        if data != JPEG_START:
-            return None
-        data += file.read()
-    return _decode_jpeg(data, image_format, limit)
+def _decode(file: IO[bytes], name: str, image_input: ImageInput, limit: int) -> np.ndarray:
+    image = None
+    if image_input.format in ("BGR", "RGB", PICTURE) and file.read(len(JPEG_START)) == JPEG_START:
+        image = _decode_jpeg(JPEG_START + file.read(), image_input.format, limit)
+    file.seek(0)
+    if image is None:
+        return decode_image(file, name, image_input, max_pixels=limit)
+    return image.astype(np.float32) if image_input.dtype == "float32" else image
 
 
 def _decode_jpeg(data: bytes, image_format: str, limit: int) -> np.ndarray | None:
@@ -86,45 +88,64 @@ def _decode_jpeg(data: bytes, image_format: str, limit: int) -> np.ndarray | Non
     if not (data.startswith(JPEG_START) and data.endswith(JPEG_END)):
         return None
     try:
-        with images.allow_pixels(limit), Image.open(io.BytesIO(data)) as header:  # reads no pixels
+        with allow_pixels(limit), Image.open(io.BytesIO(data)) as header:  # reads no pixels
             is_plain = header.format == "JPEG" and header.mode in ("L", "RGB")
             is_small = not limit or header.width * header.height <= limit
-            is_upright = header.getexif().get(EXIF_ORIENTATION, 1) not in range(2, 9)
+            is_upright = header.getexif().get(ORIENTATION, 1) not in range(2, 9)
     except Exception:  # Detectron2 says what is wrong with it, or reads it all the same
         return None
     if not (is_plain and is_upright and is_small):
         return None
     flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags)
-    if image is None or image_format == "BGR":
+    if image is None or image_format != "RGB":
         return image
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-class FastAugInput(T.AugInput):
-    """Detectron2's AugInput, with a faster way to resize ``image``; the transforms stay Detectron2's."""
+class ImageAugInput(T.AugInput):
+    """Detectron2's AugInput, which resizes ``image`` well whatever its channels and type; the transforms stay
+    Detectron2's."""
+
+    is_fast = False
 
     def transform(self, tfm: T.Transform) -> None:
         if type(tfm) is TransformList:
             for part in tfm.transforms:
                 self.transform(part)
             return
-        self.image = apply_to_image(tfm, self.image)
+        self.image = apply_to_image(tfm, self.image, fast=self.is_fast)
         if self.boxes is not None:
             self.boxes = tfm.apply_box(self.boxes)
         if self.sem_seg is not None:
             self.sem_seg = tfm.apply_segmentation(self.sem_seg)
 
 
-def apply_to_image(tfm: T.Transform, image: np.ndarray) -> np.ndarray:
-    """``tfm.apply_image(image)``, faster where it resizes 8-bit images as Detectron2's augmentations do by default."""
-    if type(tfm) is T.ResizeTransform and tfm.interp == Image.BILINEAR and image.dtype == np.uint8 and image.ndim == 3:
+class FastAugInput(ImageAugInput):
+    """The same, which resizes all images in a faster way."""
+
+    is_fast = True
+
+
+def apply_to_image(tfm: T.Transform, image: np.ndarray, *, fast: bool = False) -> np.ndarray:
+    """``tfm.apply_image(image)``, where Detectron2 resizes with the filter that it has for photographs.
+
+    Images of other than 1 or 3 channels it resizes as if the last were opacity, or not at all, and those that are not
+    of uint8 without looking at all pixels that make up a new one: these are resized by torch.
+
+    Args:
+        fast: all images are.
+    """
+    if type(tfm) is not T.ResizeTransform or tfm.interp != Image.BILINEAR or image.ndim != 3:
+        return tfm.apply_image(image)
+    if fast or image.dtype != np.uint8 or image.shape[2] not in (1, 3):
         return resize_image(image, tfm.new_h, tfm.new_w)
     return tfm.apply_image(image)
 
 
 def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Resize an image (H, W, C) uint8 as PIL does: bilinear, and over all pixels that make up a new one when shrinking.
+    """Resize an image (H, W, C), uint8 or float32, as PIL does: bilinear, and over all pixels that make up a new one
+    when shrinking.
 
     Why torch and not OpenCV: its INTER_AREA is a box filter, whose pixels differ from PIL's by 0.8 to 2 levels on
     average when shrinking photographs, and its INTER_LINEAR has no such filter at all. Torch computes PIL's filter, to

@@ -12,6 +12,7 @@ from torch import Tensor
 from resnet_det.data.mapping.fast_annotations import transform_annotations
 from resnet_det.data.mapping.fast_image import FastAugInput, read_image, to_tensor
 from resnet_det.data.mapping.plain_mapper import PlainDatasetMapper
+from resnet_det.images.image_input import ImageInput
 
 
 class FastDatasetMapper(PlainDatasetMapper):
@@ -26,7 +27,8 @@ class FastDatasetMapper(PlainDatasetMapper):
         return {k: v if k == "annotations" else copy.deepcopy(v) for k, v in dataset_dict.items()}
 
     def read_image(self, file_name: str) -> np.ndarray:
-        return read_image(file_name, self.image_format, max_pixels=self.max_pixels)
+        taken = self.image_input or ImageInput(self.image_format)
+        return read_image(file_name, taken, max_pixels=self.max_pixels)
 
     def make_input(self, image: np.ndarray, semantic: np.ndarray | None) -> FastAugInput:
         return FastAugInput(image, sem_seg=semantic)

@@ -11,6 +11,7 @@ from detectron2.data import DatasetMapper
 from pycocotools import mask as mask_util
 from torch.nn import functional as F
 
+from resnet_det.config import read_image_input
 from resnet_det.data.loading.serialized import serialize
 from resnet_det.data.mapping.augmentation import build_augmentations
 from resnet_det.data.mapping.copy_paste import choose_objects, paste_objects
@@ -58,6 +59,7 @@ def make_mapper(cfg: CfgNode, arguments: dict[str, Any]) -> PlainDatasetMapper:
     """The mapper of RESNET_DET.DATA.MAPPER with Detectron2's arguments."""
     mapper = MAPPERS[cfg.RESNET_DET.DATA.MAPPER](**arguments)
     mapper.max_pixels = cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS
+    mapper.image_input = read_image_input(cfg)
     return mapper
 
 

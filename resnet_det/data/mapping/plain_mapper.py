@@ -9,10 +9,13 @@ import numpy as np
 import torch
 from detectron2.data import DatasetMapper, detection_utils
 from detectron2.data import transforms as T
+from detectron2.utils.file_io import PathManager
 from fvcore.transforms.transform import TransformList
 from torch import Tensor
 
-from resnet_det.data.images import read_image
+from resnet_det.data.mapping.fast_image import ImageAugInput
+from resnet_det.images.image_input import ImageInput
+from resnet_det.images.reader import read_image
 
 
 class PlainDatasetMapper(DatasetMapper):
@@ -22,9 +25,11 @@ class PlainDatasetMapper(DatasetMapper):
 
     Attributes:
         max_pixels: the most of an image that is read; 0: Pillow's limit.
+        image_input: how they are read; None: by ``image_format`` alone.
     """
 
     max_pixels = 0
+    image_input: ImageInput | None = None
 
     def __call__(self, dataset_dict: dict[str, Any]) -> dict[str, Any]:
         mapped = self.copy(dataset_dict)
@@ -51,10 +56,11 @@ class PlainDatasetMapper(DatasetMapper):
         return copy.deepcopy(dataset_dict)
 
     def read_image(self, file_name: str) -> np.ndarray:
-        return read_image(file_name, self.image_format, max_pixels=self.max_pixels)
+        taken = self.image_input or ImageInput(self.image_format)
+        return read_image(file_name, taken, max_pixels=self.max_pixels, open_file=PathManager.open)
 
     def make_input(self, image: np.ndarray, semantic: np.ndarray | None) -> T.AugInput:
-        return T.AugInput(image, sem_seg=semantic)
+        return ImageAugInput(image, sem_seg=semantic)
 
     def to_tensor(self, image: np.ndarray) -> Tensor:
         return torch.as_tensor(np.ascontiguousarray(image.transpose(2, 0, 1)))

@@ -22,6 +22,7 @@ from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.slicing import SlicedPredictor, predict_in_slices
 from resnet_det.evaluation.files import hash_file
 from resnet_det.evaluation.prediction_folder import MANIFEST_NAME, read_manifest
+from resnet_det.images.image_input import ImageInput
 from resnet_det.weights import fetch_weights
 
 _THREADS = "threads"  # in the description
@@ -35,9 +36,10 @@ class Runs(Protocol):
 
     class_names: Sequence[str]
     category_ids: Sequence[int]
+    image_input: ImageInput
 
     def run(self, images: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """{"instances": ...} for each of ``images``, (H, W, 3) uint8 in BGR order, which go through as one batch."""
+        """{"instances": ...} for each of ``images``, as ``image_input`` says, which go through as one batch."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def open_detector(args: argparse.Namespace, cfg: CfgNode, num_threads: int) -> D
     detector = predict_in_slices(detector, cfg, batch_size=args.batch_size)
     if isinstance(detector, SlicedPredictor):
         described["slices"] = asdict(detector.slicing)
-    detector.run([np.zeros((64, 64, 3), np.uint8)])  # so that a model which finds no instances shows now
+    detector.run([detector.image_input.make_blank(64, 64)])  # so that a model which finds no instances shows now
     return Described(detector, {"resnet_det": __version__, **({_THREADS: num_threads} if on_cpu else {}), **described})
 
 

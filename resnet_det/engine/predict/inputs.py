@@ -13,6 +13,7 @@ from pathlib import Path
 
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.errors import InputError
+from resnet_det.images.pages import split_page
 
 TAR_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -80,7 +81,7 @@ def list_inputs(inputs: Sequence[str], shard_size: int) -> Listing:
 
     Args:
         inputs: folders, which are searched through; text files with a path a line; images; tar shards; glob patterns
-            and {000..012} of all these.
+            and {000..012} of all these. A page of a stack is named ``stack.tif#3``.
 
     Raises:
         InputError: one of them is not there, or there is no image in all of them.
@@ -91,7 +92,7 @@ def list_inputs(inputs: Sequence[str], shard_size: int) -> Listing:
     counts = {"others": 0, "repeated": 0}
     seen: set[str] | None = set() if len(inputs) > 1 or not os.path.isdir(os.path.expanduser(inputs[0])) else None
     for path in _find_files(inputs):
-        lower = path.lower()
+        lower = split_page(path)[0].lower()
         if not lower.endswith((*IMAGE_SUFFIXES, *TAR_SUFFIXES)):
             counts["others"] += 1
             continue
@@ -134,11 +135,11 @@ def _find_files(inputs: Iterable[str]) -> Iterator[str]:
 def _match(text: str) -> list[str]:
     """The files and folders that ``text`` names: one, those of a range such as {000..012}, or of a glob pattern."""
     expanded = os.path.expanduser(text)
-    if os.path.exists(expanded):  # a name may have brackets in it
+    if os.path.exists(split_page(expanded)[0]):  # a name may have brackets in it
         return [expanded]
     found: list[str] = []
     for part in _expand_ranges(expanded):
-        matches = [part] if os.path.exists(part) else sorted(glob.glob(part, recursive=True))
+        matches = [part] if os.path.exists(split_page(part)[0]) else sorted(glob.glob(part, recursive=True))
         if not matches:
             of = "" if part == expanded else f" (of {text})"
             raise InputError(f"{part}: no such file or folder{of}")

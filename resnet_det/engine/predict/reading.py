@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import lzma
 import queue
 import tarfile
@@ -11,14 +12,14 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
-from resnet_det.data.mapping.fast_image import decode_bgr
+from resnet_det.data.mapping.fast_image import decode_taken, read_taken
 from resnet_det.engine.predict.inputs import TarUnit, Unit
 from resnet_det.errors import InputError
+from resnet_det.images.pages import list_pages
 
 _END = None
 
@@ -28,9 +29,9 @@ class Item:
     """An image on its way to the model, or what is known of it.
 
     Attributes:
-        file_name: its path, or its name in the tar file ``shard``.
+        file_name: its path, or its name in the tar file ``shard``; of a page of a stack with the page (``#3``).
         data: the bytes of its file, once they are read.
-        image: (H, W, 3) uint8 in BGR order, once it is decoded.
+        image: (H, W, C) as the detector takes it, once it is decoded.
         error: why it cannot be read.
         is_other: it is a member of a tar file that is no image by its suffix.
     """
@@ -44,13 +45,14 @@ class Item:
 
 
 def read_items(unit: Unit) -> Iterator[Item]:
-    """What is in a unit, in order, not yet decoded; tar files are read from their beginning to their end.
+    """What is in a unit, in order, not yet decoded; tar files are read from their beginning to their end. Each page of
+    a stack is an item.
 
     A tar file that is damaged ends with an item without a name, whose error says why.
     """
     if not isinstance(unit, TarUnit):
         for path in unit.paths:
-            yield Item(path)
+            yield from _make_items(path)
         return
     try:
         with tarfile.open(unit.path, tarinfo=_StrictHeader) as archive:
@@ -64,9 +66,19 @@ def read_items(unit: Unit) -> Iterator[Item]:
                 if not member.isfile():
                     yield Item(member.name, unit.path, error="a link in the tar file, which is not followed")
                     continue
-                yield Item(member.name, unit.path, archive.extractfile(member).read())
+                yield from _make_items(member.name, unit.path, archive.extractfile(member).read())
     except (_DamagedError, tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
         yield Item("", unit.path, error=f"the tar file is damaged, or cut off, here: {error}")
+
+
+def _make_items(name: str, shard: str | None = None, data: bytes | None = None) -> Iterator[Item]:
+    try:
+        pages = list_pages(name, None if data is None else io.BytesIO(data))
+    except InputError as error:
+        yield Item(name, shard, error=str(error).removeprefix(f"{name}: "))
+        return
+    for page in pages:
+        yield Item(page, shard, data)
 
 
 class _DamagedError(Exception):
@@ -136,10 +148,9 @@ def decode(item: Item) -> Item:
     if item.error is not None or item.is_other:
         return item
     try:
-        data = Path(item.file_name).read_bytes() if item.data is None else item.data
-        return Item(item.file_name, item.shard, image=decode_bgr(data, item.file_name))
-    except FileNotFoundError:
-        error = "no such file"
+        if item.data is None:
+            return Item(item.file_name, image=read_taken(item.file_name))
+        return Item(item.file_name, item.shard, image=decode_taken(io.BytesIO(item.data), item.file_name))
     except InputError as problem:
         error = str(problem).removeprefix(f"{item.file_name}: ")
     except MemoryError:

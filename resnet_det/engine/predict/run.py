@@ -14,7 +14,6 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from resnet_det.data import images
 from resnet_det.engine.predict.detector import Runs, find_num_threads, open_detector
 from resnet_det.engine.predict.folder import PredictionFolder, check_folder
 from resnet_det.engine.predict.inputs import Listing, Unit, list_inputs
@@ -22,6 +21,8 @@ from resnet_det.engine.predict.progress import Progress
 from resnet_det.engine.predict.reading import Reader
 from resnet_det.engine.predict.units import Options, predict_unit
 from resnet_det.evaluation.prediction_folder import import_pyarrow
+from resnet_det.images import settings
+from resnet_det.images.pillow import allow_pixels
 from resnet_det.processes import end_with_parent
 
 logger = logging.getLogger(__name__)
@@ -82,9 +83,10 @@ def predict(args: argparse.Namespace, cfg: CfgNode) -> Summary | None:
     check_folder(Path(args.output))
     if args.format == "parquet":
         import_pyarrow()
-    images.set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
+    settings.set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
     listing = list_inputs(args.inputs, args.shard_size)
     opened = open_detector(args, cfg, args.threads or find_num_threads(Path(args.output)))
+    settings.set_image_input(opened.detector.image_input)
     manifest = make_manifest(args, listing, opened.detector, opened.description)
     folder = PredictionFolder(Path(args.output), manifest)
     if rank == 0:
@@ -118,7 +120,7 @@ def make_manifest(
         "format": args.format,
         "shard_size": args.shard_size,
         "batch_size": args.batch_size,
-        "max_image_pixels": images.max_pixels,
+        "max_image_pixels": settings.max_pixels,
         "classes": [
             {"id": category_id, "name": name}
             for category_id, name in zip(detector.category_ids, detector.class_names, strict=True)
@@ -150,7 +152,7 @@ def predict_units(
     others = [place for place in range(len(units)) if place % world_size != rank]
     rounds = [(own, False), (others[::-1], False), (range(len(units)), True)]
     try:
-        with images.allow_pixels(images.max_pixels):  # here, as it is not to be raised and lowered in threads
+        with allow_pixels(settings.max_pixels):  # here, as it is not to be raised and lowered in threads
             for places, wait in rounds[: 3 if rank == 0 else 2]:
                 for place in places:
                     with folder.claim(place, wait=wait) as is_mine:

@@ -7,20 +7,21 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
+from resnet_det.config import read_image_input
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
-from resnet_det.data.images import set_max_pixels
 from resnet_det.engine.exported import ExportedPredictor
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.slicing import SlicedPredictor, predict_in_slices
 from resnet_det.engine.visualize.arguments import DEFAULT_NUM_IMAGES, build_visualize_parser, setup_visualize_cfg
 from resnet_det.engine.visualize.features import draw_features
 from resnet_det.engine.visualize.filters import Filter, find_classes
-from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES, find_inputs
+from resnet_det.engine.visualize.inputs import VIDEO_SUFFIXES, find_inputs, name_pages
 from resnet_det.engine.visualize.live import draw_live, draw_to_file, show_in_window
 from resnet_det.engine.visualize.predictions import Summary, draw_inputs
 from resnet_det.engine.visualize.results import draw_results
 from resnet_det.engine.visualize.training_data import draw_training_data
 from resnet_det.errors import InputError
+from resnet_det.images.settings import set_image_input, set_max_pixels
 
 __all__ = [
     "Summary",
@@ -42,6 +43,7 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
         InputError: what they name is missing, or cannot be used.
     """
     set_max_pixels(cfg.RESNET_DET.DATA.MAX_IMAGE_PIXELS)
+    set_image_input(read_image_input(cfg))
     output = Path(args.output) if args.output else None
     num_images = args.num_images or DEFAULT_NUM_IMAGES
     if args.results:
@@ -69,10 +71,11 @@ def visualize(args: argparse.Namespace, cfg: CfgNode) -> Summary:
             picture_format=args.picture_format,
         )
     images, videos = find_inputs(args.input or ())
-    images = images[: args.num_images]
+    images = name_pages(images)[: args.num_images]
     if args.video_input:
         videos = [Path(args.video_input)]
     predictor = _make_predictor(args, cfg)
+    set_image_input(predictor.image_input)
     shown = Filter(args.confidence_threshold, find_classes(args.classes, predictor.class_names))
     if args.webcam is not None:
         target = _camera_file(output)

@@ -18,6 +18,7 @@ from resnet_det.analysis.features import Explanation, explain_detection, map_act
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.filters import Filter
 from resnet_det.engine.visualize.predictions import Summary, read_images
+from resnet_det.images.pages import stem_of
 from resnet_det.visualization.album import PICTURE_FORMATS, Album
 from resnet_det.visualization.drawing import side_by_side
 from resnet_det.visualization.heatmaps import colour_map, draw_box, overlay_map
@@ -48,7 +49,7 @@ def draw_features(
     start = time.perf_counter()
     for path, image in read_images(tqdm.tqdm(paths, unit="image", desc="features", leave=False), summary):
         inputs = predictor.prepare(image)
-        small = _shrink(image)
+        small = _shrink(predictor.image_input.to_picture(image))
         size = (small.shape[1], small.shape[0])
         panels = {f"{path.name}, {image.shape[1]} x {image.shape[0]}": small}
         for feature in map_activations(predictor.model, inputs):
@@ -57,7 +58,7 @@ def draw_features(
         note = "mean absolute activation: dark is little, yellow is much"
         album.add_picture(
             side_by_side(panels, columns=5),
-            f"{path.stem}-features",
+            f"{stem_of(path)}-features",
             title=f"{path.name}: features",
             counts={},
             note=note,
@@ -97,7 +98,7 @@ def _draw_detection(
         panels[title] = draw_box(overlay_map(small, values.numpy()), drawn)
     album.add_picture(
         side_by_side(panels),
-        f"{path.stem}-detection-{number + 1}",
+        f"{stem_of(path)}-detection-{number + 1}",
         title=f"{path.name}: {name}",
         counts=Counter([name]),
         best_score=score,

@@ -12,6 +12,7 @@ import numpy as np
 
 from resnet_det.data.formats.labels import IMAGE_SUFFIXES
 from resnet_det.errors import InputError
+from resnet_det.images.pages import find_file, list_pages, split_page
 
 VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm")
 DEFAULT_FPS = 25.0  # of videos and cameras that do not tell
@@ -20,7 +21,7 @@ DEFAULT_FPS = 25.0  # of videos and cameras that do not tell
 def find_inputs(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:
     """Images and videos named by ``paths``: files, folders (searched through) and glob patterns, each once.
 
-    A file that is named itself is an image unless its suffix is that of a video.
+    A file that is named itself is an image unless its suffix is that of a video; ``stack.tif#3`` is a page of one.
 
     Raises:
         InputError: a path names neither.
@@ -28,18 +29,30 @@ def find_inputs(paths: Iterable[str]) -> tuple[list[Path], list[Path]]:
     found: list[Path] = []
     for path in paths:
         expanded = os.path.expanduser(path)
-        matches = [Path(expanded)] if os.path.exists(expanded) else []  # a name may have brackets in it
+        is_there = os.path.exists(split_page(expanded)[0])  # a name may have brackets in it
+        matches = [Path(expanded)] if is_there else []
         matches = matches or [Path(match) for match in sorted(glob.glob(expanded, recursive=True))] or [Path(path)]
         for match in matches:
             if match.is_dir():
                 found += _search(match)
-            elif match.is_file():
+            elif find_file(match).is_file():
                 found.append(match)
             else:
                 raise InputError(f"--input {path}: no such file or folder")
     found = list(dict.fromkeys(found))
     videos = [path for path in found if path.suffix.lower() in VIDEO_SUFFIXES]
     return [path for path in found if path not in set(videos)], videos
+
+
+def name_pages(images: Iterable[Path]) -> list[Path]:
+    """The images, with each page of a stack in its place. Files that are damaged stay: reading them says so."""
+    found: list[Path] = []
+    for path in images:
+        try:
+            found += map(Path, list_pages(path))
+        except InputError:
+            found.append(path)
+    return found
 
 
 def _search(folder: Path) -> list[Path]:

@@ -15,12 +15,14 @@ import numpy as np
 import tqdm
 from detectron2.structures import Instances
 
-from resnet_det.data.mapping.fast_image import read_bgr
+from resnet_det.data.mapping.fast_image import read_taken
 from resnet_det.engine.predictor import Predictor
 from resnet_det.engine.visualize.coco_output import IMAGES_NAME, RESULTS_NAME, CocoOutput
 from resnet_det.engine.visualize.filters import Filter
 from resnet_det.engine.visualize.inputs import Frames
 from resnet_det.errors import InputError
+from resnet_det.images import settings
+from resnet_det.images.pages import stem_of
 from resnet_det.outputs import OutputFolder
 from resnet_det.visualization import detections_from_instances, draw_detections, draw_panoptic
 from resnet_det.visualization.album import PICTURE_FORMATS, Album
@@ -62,9 +64,10 @@ class Drawn:
 
 
 def predict_and_draw(predictor: Predictor, images: Sequence[np.ndarray], shown: Filter) -> list[Drawn]:
-    """What ``predictor`` finds on BGR images, which go through the model as one batch."""
+    """What ``predictor`` finds on images as it takes them, which go through the model as one batch."""
     drawn = []
-    for image, output in zip(images, predictor.run(images), strict=True):
+    for taken, output in zip(images, predictor.run(images), strict=True):
+        image = settings.image_input.to_picture(taken)
         instances = shown.of_instances(output["instances"])
         counts = Counter(predictor.class_names[i] for i in instances.pred_classes.tolist())
         if "panoptic_seg" in output:
@@ -109,7 +112,7 @@ def draw_inputs(
             ):
                 coco.add(path, image.shape[:2], drawn.instances)
                 album.add_picture(
-                    drawn.picture, path.stem, title=path.name, counts=drawn.counts, best_score=drawn.best_score
+                    drawn.picture, stem_of(path), title=path.name, counts=drawn.counts, best_score=drawn.best_score
                 )
             summary.num_images += len(batch)
             progress.update(summary.num_images + len(summary.unreadable) - progress.n)
@@ -159,10 +162,10 @@ def _draw_video(
 
 
 def read_images(paths: Iterable[Path], summary: Summary) -> Iterator[tuple[Path, np.ndarray]]:
-    """The images that can be read; the others are named and passed over."""
+    """The images that can be read, as predictors take them; the others are named and passed over."""
     for path in paths:
         try:
-            yield path, read_bgr(path)
+            yield path, read_taken(path)
         except InputError as error:
             pass_over(path, error, summary)
 

@@ -28,6 +28,7 @@ from resnet_det.evaluation.matching import match_detections
 from resnet_det.evaluation.overlaps import compute_overlaps
 from resnet_det.evaluation.results_check import read_results
 from resnet_det.evaluation.verdicts import Verdicts, judge
+from resnet_det.images.pages import stem_of
 from resnet_det.visualization import (
     Skeleton,
     detections_from_annotations,
@@ -178,7 +179,7 @@ def _draw_image(album: Album, path: Path, place: int, comparison: Comparison, mi
         note = f"{told}, {missed} missed"
     album.add_picture(
         side_by_side(panels),
-        path.stem,
+        stem_of(path),
         title=path.name,
         counts=Counter(truth.class_names[category] for category in found.category[rows]),
         best_score=float(found.score[rows].max()) if len(rows) else None,

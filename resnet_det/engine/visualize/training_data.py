@@ -15,11 +15,14 @@ import tqdm
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 
+from resnet_det.config import read_image_input
 from resnet_det.data import build_mapper, prepare_dataset
 from resnet_det.data.mapping.fast_image import read_bgr
 from resnet_det.engine.visualize.filters import Filter, find_classes
 from resnet_det.engine.visualize.predictions import Summary, pass_over
 from resnet_det.errors import InputError
+from resnet_det.images.image_input import CHANNELS, ImageInput
+from resnet_det.images.pages import stem_of
 from resnet_det.visualization import (
     detections_from_annotations,
     detections_from_targets,
@@ -59,7 +62,7 @@ def draw_training_data(
     metadata = MetadataCatalog.get(dataset_name)
     skeleton = make_skeleton(metadata.get("keypoint_names"), metadata.get("keypoint_connection_rules"))
     shown = Filter(classes=find_classes(classes, class_names))
-    mapper = build_mapper(cfg, True, dicts)
+    mapper, image_input = build_mapper(cfg, True, dicts), read_image_input(cfg)
     album, summary = Album(output, picture_format), Summary()
     start = time.perf_counter()
     chosen = [
@@ -80,14 +83,14 @@ def draw_training_data(
         with _seeded(max(cfg.SEED, 0), place):
             for number in range(1, num_augmented + 1):
                 mapped = mapper(entry)
-                augmented = to_bgr(mapped["image"].numpy(), cfg.INPUT.FORMAT)
+                augmented = to_bgr(mapped["image"].numpy(), image_input)
                 targets = mapped["instances"]
                 targets = targets[torch.tensor([shown.has(i) for i in targets.gt_classes], dtype=torch.bool)]
                 drawn = draw_detections(augmented, detections_from_targets(targets), class_names, skeleton)
                 title = f"augmented {number}, {augmented.shape[1]} x {augmented.shape[0]}"
                 panels[title] = _to_height(drawn, annotated.shape[0])
         counts = Counter(class_names[annotation["category_id"]] for annotation in truth)
-        album.add_picture(side_by_side(panels), path.stem, title=path.name, counts=counts)
+        album.add_picture(side_by_side(panels), stem_of(path), title=path.name, counts=counts)
     summary.written, summary.num_images = album.paths, len(album.paths)
     summary.seconds = time.perf_counter() - start
     subtitle = f"{dataset_name}: {len(album.paths)} of {len(chosen)} images"
@@ -95,12 +98,13 @@ def draw_training_data(
     return summary
 
 
-def to_bgr(image: np.ndarray, image_format: str) -> np.ndarray:
+def to_bgr(image: np.ndarray, image_input: ImageInput) -> np.ndarray:
     """What the model gets, (channels, H, W) in the config's INPUT.FORMAT, as a picture (H, W, 3) uint8 in BGR order."""
-    picture = np.clip(image.transpose(1, 2, 0), 0, 255).astype(np.uint8)
-    if picture.shape[2] == 1:
-        picture = picture.repeat(3, axis=2)
-    return np.ascontiguousarray(picture[:, :, ::-1] if image_format == "RGB" else picture[:, :, :3])
+    picture = image.transpose(1, 2, 0)
+    if image_input.format != CHANNELS:
+        picture = picture.repeat(3, axis=2) if picture.shape[2] == 1 else picture
+        picture = picture[:, :, ::-1] if image_input.format == "RGB" else picture[:, :, :3]
+    return image_input.to_picture(picture)
 
 
 def _to_height(picture: np.ndarray, height: int) -> np.ndarray:
