@@ -194,7 +194,7 @@ def test_what_another_program_has_written_is_told(write, program, files, kind):
 
 def test_an_unknown_format_of_images_is_told(write):
     file = write("torch", {**METADATA, "input_format": "YUV-BT.601"})
-    with pytest.raises(InputError, match=r"takes images in YUV-BT.601; BGR, RGB, L are known here"):
+    with pytest.raises(InputError, match=r"takes images in YUV-BT.601; BGR, RGB, L, CHANNELS are known here"):
         Detector(file)
 
 
