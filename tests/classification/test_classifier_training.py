@@ -58,7 +58,8 @@ def train_and_be_killed(cfg, iteration, resume, number):
 
 def kill_at(cfg, iteration, *, resume, number=signal.SIGKILL):
     arguments = (cfg, iteration, resume, number)
-    child = multiprocessing.get_context("fork").Process(target=train_and_be_killed, args=arguments)
+    # Not forked: torch refuses gradients in a fork of a process that has had autograd threads.
+    child = multiprocessing.get_context("spawn").Process(target=train_and_be_killed, args=arguments)
     child.start()
     child.join()
     assert child.exitcode == (-number if number == signal.SIGKILL else 0)
