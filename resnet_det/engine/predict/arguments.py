@@ -41,7 +41,8 @@ def build_predict_parser() -> argparse.ArgumentParser:
         nargs="+",
         metavar="INPUT",
         help="folders (searched through), text files with a path a line (from the list's folder on), tar shards, "
-        "images, and patterns of all these, such as 'a/*.jpg' or 'data-{000..012}.tar'",
+        "images, and patterns of all these, such as 'a/*.jpg' or 'data-{000..012}.tar'; of TIFF stacks and DICOM files "
+        "each page is an image, and 'stack.tif#3' is the fourth",
     )
     parser.add_argument(
         "--output", required=True, metavar="FOLDER", help="new, or with predictions of the same call to go on with"

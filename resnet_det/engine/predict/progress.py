@@ -62,9 +62,10 @@ class Progress:
         self._in_unit = 0
 
     def estimate(self) -> tuple[int, int]:
-        """Images that are done, and all there are. Tar shards have as many as those read here have on average."""
-        finished = sum(self._expect(self._units[place]) for place in self._finished)
-        return finished + self._in_unit, sum(map(self._expect, self._units))
+        """Images that are done, and all there are. Tar shards have as many as those read here have on average; pages of
+        stacks are counted once they are read."""
+        done = sum(self._expect(self._units[place]) for place in self._finished) + self._in_unit
+        return done, max(done, sum(map(self._expect, self._units)))
 
     def close(self) -> None:
         if self._bar is not None:

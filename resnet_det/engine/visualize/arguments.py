@@ -60,7 +60,10 @@ def build_visualize_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what is shown, and where")
     source = what.add_mutually_exclusive_group()
     source.add_argument(
-        "--input", nargs="+", metavar="PATH", help="images, videos, folders of them, or patterns such as 'a/*.jpg'"
+        "--input",
+        nargs="+",
+        metavar="PATH",
+        help="images, videos, folders of them, or patterns such as 'a/*.jpg'; of stacks each page, or 'stack.tif#3'",
     )
     source.add_argument("--video-input", metavar="FILE", help="a video, whatever its suffix")
     source.add_argument(
