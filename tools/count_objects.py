@@ -20,7 +20,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.count_files import count_files
 from resnet_det.evaluation.count_page import OUTPUT_NAMES, format_counting, write_counting
 from resnet_det.evaluation.files import describe_software, hash_file, hash_results
-from resnet_det.evaluation.thresholds import parse_score
+from resnet_det.evaluation.thresholds import add_threshold_arguments
 from resnet_det.outputs import OutputFolder
 
 EPILOG = """
@@ -50,19 +50,10 @@ def main() -> int:
         "tools/predict.py needs none",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the files go")
-    threshold = parser.add_mutually_exclusive_group()
-    threshold.add_argument(
-        "--score-threshold",
-        type=parse_score,
-        metavar="S",
-        help="the lowest score that counts (default: of each class that of the best F1 on --annotations)",
-    )
-    threshold.add_argument(
-        "--threshold-from",
-        type=Path,
-        nargs=2,
-        metavar=("ANNOTATIONS", "RESULTS"),
-        help="choose the score of the best F1 on these, such as a validation set",
+    add_threshold_arguments(
+        parser,
+        score_help="the lowest score that counts (default: of each class that of the best F1 on --annotations)",
+        from_help="choose the score of the best F1 on these, such as a validation set",
     )
     parser.add_argument(
         "--pixel-size",

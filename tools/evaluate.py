@@ -18,6 +18,7 @@ from resnet_det.errors import InputError
 from resnet_det.evaluation.coco import IOU_TYPES
 from resnet_det.evaluation.files import evaluate_files
 from resnet_det.evaluation.text import format_analysis, format_comparison
+from resnet_det.evaluation.thresholds import add_threshold_arguments
 
 
 def main() -> int:
@@ -47,20 +48,12 @@ def main() -> int:
         metavar="N",
         help="detections of an image and class that count (default: COCO's 100, and 20 of people with keypoints)",
     )
-    threshold = parser.add_mutually_exclusive_group()
-    threshold.add_argument(
-        "--score-threshold",
-        type=float,
-        metavar="S",
-        help="the lowest score of detections that are shown, for TP / (TP + FP + FN), confusion and pictures (default: "
-        "that of the best F1)",
-    )
-    threshold.add_argument(
-        "--threshold-from",
-        type=Path,
-        nargs=2,
-        metavar=("ANNOTATIONS", "RESULTS"),
-        help="choose that score on these, such as a validation set, and not on the images that are evaluated",
+    add_threshold_arguments(
+        parser,
+        score_help="the lowest score of detections that are shown, for TP / (TP + FP + FN), confusion and pictures "
+        "(default: that of the best F1)",
+        from_help="choose that score on these, such as a validation set, and not on the images that are evaluated",
+        parse=float,
     )
     parser.add_argument(
         "--sigmas",

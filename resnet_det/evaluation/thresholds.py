@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from resnet_det.evaluation.curves import ClassCurve, compute_curves
 from resnet_det.evaluation.detections import Detections
@@ -29,6 +30,15 @@ def parse_score(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r}; a score from 0 to 1 would be right, such as 0.5")
     return value
+
+
+def add_threshold_arguments(
+    parser: argparse.ArgumentParser, *, score_help: str, from_help: str, parse: Callable[[str], float] = parse_score
+) -> None:
+    """``--score-threshold`` or ``--threshold-from``."""
+    threshold = parser.add_mutually_exclusive_group()
+    threshold.add_argument("--score-threshold", type=parse, metavar="S", help=score_help)
+    threshold.add_argument("--threshold-from", type=Path, nargs=2, metavar=("ANNOTATIONS", "RESULTS"), help=from_help)
 
 
 @dataclass(frozen=True)
